@@ -1,0 +1,5 @@
+module bazaar/go/runsc
+
+go 1.23.1
+
+require gvisor.dev/gvisor v0.0.0-20250205023644-9414b50a5633

@@ -1,0 +1,21 @@
+"""One description of a bazaar of open source technology, and one command that runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bazaar.spec import Bazaar, Probe, Service, Shield, Site, Volume
+
+__all__ = ["Bazaar", "Probe", "Service", "Shield", "Site", "Volume", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that `import bazaar` costs no pydantic (PEP 562).
+    if name in __all__:
+        from bazaar import spec
+
+        return getattr(spec, name)
+    raise AttributeError(f"module 'bazaar' has no attribute {name!r}")

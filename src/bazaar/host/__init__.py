@@ -1,0 +1,1 @@
+"""This machine and others: paths, processes, namespaces, cgroups, packages, identity."""

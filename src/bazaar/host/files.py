@@ -1,0 +1,80 @@
+"""Files written so that a crash leaves the old content or the new, never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import LockedError, StateError
+
+
+def write_atomic(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Replace ``path`` by ``content``: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
+    """Write ``value`` as JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``; None when there is no file.
+
+    Raises StateError when the file is cut short or is no JSON.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StateError(
+            f"{path}: unreadable state: {error}",
+            hint="`bazaar down` clears it away; `bazaar up` then starts afresh",
+        ) from error
+
+
+@contextlib.contextmanager
+def lock(path: Path, purpose: str) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``, or raise LockedError that names the holder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            raise LockedError(
+                f"{path.stem} is being changed by {holder}", hint="wait until it is done, and run the same again"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} ({purpose})\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""Where Bazaar keeps things. Everything stays below these two folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def state() -> Path:
+    """What must survive: ``BAZAAR_STATE``, else ``/var/lib/bazaar`` or the XDG state home."""
+    if chosen := os.environ.get("BAZAAR_STATE"):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/bazaar")
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(home) / "bazaar"
+
+
+def cache() -> Path:
+    """What can be made again: ``BAZAAR_CACHE``, else ``/var/cache/bazaar`` or the XDG cache."""
+    if chosen := os.environ.get("BAZAAR_CACHE"):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/cache/bazaar")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "bazaar"
+
+
+def bazaar(name: str) -> Path:
+    """The state of one bazaar."""
+    return state() / "bazaars" / name
+
+
+def containers() -> Path:
+    """One directory a container, named by its id."""
+    return state() / "containers"

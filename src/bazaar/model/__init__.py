@@ -1,0 +1,1 @@
+"""What layers hand one another: frozen values without behaviour."""

@@ -1,0 +1,1 @@
+"""OCI images as containers with a kernel of their own."""

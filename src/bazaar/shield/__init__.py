@@ -1,0 +1,1 @@
+"""Drops floods before netfilter."""

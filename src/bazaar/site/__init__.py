@@ -1,0 +1,1 @@
+"""Places where services run, and the balance between them."""

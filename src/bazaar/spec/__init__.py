@@ -1,0 +1,1 @@
+"""Class Bazaar and its parts: loading, checking, schema."""

@@ -1,0 +1,1 @@
+"""Fakes and conformance helpers for those who build on Bazaar."""

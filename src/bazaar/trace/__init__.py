@@ -1,0 +1,1 @@
+"""The bpftrace language, compiled to BPF in pure Python."""

@@ -1,0 +1,1 @@
+"""Plan and apply over all layers: the only place that knows them all."""
