@@ -1,0 +1,20 @@
+"""``python -m bazaar``: the fast path first, the command line after it."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from bazaar import __version__
+
+        print(f"bazaar {__version__}")  # noqa: T201
+        return 0
+    from bazaar.cli.main import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

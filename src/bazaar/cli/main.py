@@ -1,0 +1,120 @@
+"""The command line's root: finds the one file a command needs, and loads no other."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from bazaar import __version__
+from bazaar.errors import BazaarError
+
+# name → (module below bazaar.cli, one line of help). The help stands here so that
+# `bazaar --help` imports no command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("up", "Make a bazaar real: plan, apply, wait until it is healthy."),
+    "plan": ("plan", "Show what `up` would change, and change nothing."),
+    "status": ("status", "Show sites, services, replicas, probes and the shield."),
+    "logs": ("logs", "Print what a service's replicas wrote."),
+    "exec": ("exec", "Run a command inside a replica."),
+    "drill": ("drill", "Measure the running bazaar: boot, trace, flood, site, crash."),
+    "down": ("down", "Take a bazaar away; named volumes stay unless --volumes is said."),
+    "run": ("run", "Run an image as a container with a kernel of its own."),
+    "ps": ("ps", "List containers."),
+    "stop": ("stop", "Stop containers."),
+    "rm": ("rm", "Remove containers."),
+    "images": ("images", "List the images on this machine."),
+    "trace": ("trace", "Run a trace program of the bpftrace language."),
+    "shield": ("shield", "Guard an interface against floods."),
+    "stands": ("stands", "List the ready-made services of the catalogue."),
+    "take": ("take", "Run one stand of the catalogue at once."),
+    "schema": ("schema", "Print the JSON Schema of a bazaar, for editors."),
+    "doctor": ("doctor", "List what this machine needs, and install what it can."),
+    "supervise": ("supervise", "Run a bazaar's supervisor in the foreground (systemd calls this)."),
+}
+HIDDEN = frozenset({"supervise"})
+
+
+class Commands(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in COMMANDS if name not in HIDDEN]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"bazaar.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"there is no command '{args[0]}'.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="bazaar %(version)s")
+def root() -> None:
+    """Order machines, make clusters, run containers, trace them, shield them.
+
+    One description, one command: `bazaar up examples/fosdem.yaml`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; errors become a message and an exit code, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = root.main(arguments, prog_name="bazaar", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message(), _usage_hint(error))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`): end as the signal would have ended us.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except BazaarError as error:
+        print_error(error)
+        return error.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def print_error(error: BazaarError) -> None:
+    """Show an error the way every command does."""
+    from bazaar.errors import SpecError, TraceError
+
+    if isinstance(error, SpecError | TraceError):
+        print(error, file=sys.stderr)
+        return
+    _complain(error.message, error.hint)
+
+
+def _complain(message: str, hint: str | None) -> None:
+    print(f"bazaar: {message}", file=sys.stderr)
+    for line in (hint or "").splitlines():
+        print(f"        {line}", file=sys.stderr)
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path} --help` lists what it takes" if context else None

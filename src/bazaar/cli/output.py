@@ -1,0 +1,72 @@
+"""How commands print: results to stdout, all else to stderr, colour as a second signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_option(command: Command) -> Command:
+    """``-o table|json``, as every command that prints data takes it; parameter ``output``."""
+    return click.option(
+        "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
+    )(command)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as the one JSON document of this command."""
+    print(json.dumps(value, indent=2))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns aligned by two spaces, the header in capitals; no line ends in spaces."""
+    lines = [[str(cell) for cell in header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def colour(text: str, name: str, stream: Any = None) -> str:
+    """``text`` in a colour where the stream is a terminal and NO_COLOR is not set."""
+    codes = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+    stream = stream or sys.stdout
+    if os.environ.get("NO_COLOR") or not stream.isatty():
+        return text
+    return f"\033[{codes[name]}m{text}\033[0m"
+
+
+class Progress:
+    """What goes on, on stderr: one line that changes on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.open = False
+
+    def step(self, text: str) -> None:
+        """Something is under way; shown on a terminal only, until the next line replaces it."""
+        if self.terminal:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            sys.stderr.write(f"\r\033[K{text[: width - 1]}")
+            sys.stderr.flush()
+            self.open = True
+
+    def done(self, text: str) -> None:
+        """Something has a result; the line stays."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the changing line away."""
+        if self.open:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self.open = False
