@@ -122,7 +122,13 @@ class CompileError(BazaarError):
     """A Python function cannot become a BPF program; points at its source line."""
 
     def __init__(
-        self, message: str, *, file: str = "", line: int = 0, column: int = 0, hint: str | None = None
+        self,
+        message: str,
+        *,
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+        hint: str | None = None,
     ) -> None:
         place = f"{file}:{line}:{column + 1}: " if file else ""
         super().__init__(place + message, hint=hint)

@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def output_option(command: Command) -> Command:
     """``-o table|json``, as every command that prints data takes it; parameter ``output``."""
     return click.option(
-        "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
+        "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format."
     )(command)
 
 

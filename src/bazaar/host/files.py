@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def lock(path: Path, purpose: str) -> Iterator[None]:
+def lock(path: Path, purpose: str) -> Generator[None]:
     """Hold an exclusive lock on ``path``, or raise LockedError that names the holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -69,9 +69,10 @@ def lock(path: Path, purpose: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             raise LockedError(
-                f"{path.stem} is being changed by {holder}", hint="wait until it is done, and run the same again"
+                f"{path.stem} is being changed by {holder or 'another process'}",
+                hint="wait until it is done, and run the same again",
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} ({purpose})\n".encode(), 0)

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ LARGEST_REQUEST = 8 << 20  # bytes; a description with its files inside
 
 
 @contextlib.contextmanager
-def _short_path(path: Path) -> Iterator[str]:
+def _short_path(path: Path) -> Generator[str]:
     """A name for ``path`` that fits sockaddr_un's 108 bytes wherever the state folder is."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
