@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from bazaar.bpf.helpers import helper_number
+from bazaar.bpf import helpers
 from bazaar.bpf.ir import (
     INVERSE,
     STACK_FOR_SLOTS,
@@ -44,6 +44,7 @@ from bazaar.bpf.ir import (
     Store,
     Unary,
 )
+from bazaar.errors import CompileError
 
 if TYPE_CHECKING:
     from bazaar.bpf.asm import SourceLine
@@ -217,7 +218,9 @@ class Builder:
     def call(self, helper: str | int, *arguments: Argument, dst: Reg | None = None) -> Reg:
         """Call a helper by the kernel's name (without `bpf_`) or number."""
         dst = self._put(dst)
-        number = helper if isinstance(helper, int) else helper_number(helper)
+        number = helper if isinstance(helper, int) else helpers.number(helper)
+        if number is None:
+            raise CompileError(f"the kernel has no BPF helper named {helper}")
         self.append(Call(dst, number, arguments, line=self.line))
         return dst
 

@@ -5,8 +5,6 @@ The list is closed: what came after Linux 6.2 are kfuncs, called by BTF id.
 
 from __future__ import annotations
 
-from bazaar.errors import UsageError
-
 _NAMES = """
 map_lookup_elem map_update_elem map_delete_elem probe_read ktime_get_ns trace_printk
 get_prandom_u32 get_smp_processor_id skb_store_bytes l3_csum_replace l4_csum_replace tail_call
@@ -52,18 +50,14 @@ cgrp_storage_get cgrp_storage_delete
 HELPERS: dict[str, int] = {name: number for number, name in enumerate(_NAMES.split(), start=1)}
 """Name without `bpf_` → number."""
 
-
-def helper_number(name: str) -> int:
-    """The number of a helper; UsageError when there is none of this name."""
-    number = HELPERS.get(name.removeprefix("bpf_"))
-    if number is None:
-        raise UsageError(f"the kernel has no BPF helper named {name}")
-    return number
+_BY_NUMBER = {number: name for name, number in HELPERS.items()}
 
 
-def helper_name(number: int) -> str:
-    """The helper's name, or `#number` for one this list does not have."""
-    for name, known in HELPERS.items():
-        if known == number:
-            return name
-    return f"#{number}"
+def number(name: str) -> int | None:
+    """The number of a helper (`bpf_` may be left out), None when there is none of this name."""
+    return HELPERS.get(name.removeprefix("bpf_"))
+
+
+def name(number: int) -> str:
+    """The helper's name, or `helper` for a number this list does not have."""
+    return _BY_NUMBER.get(number, "helper")

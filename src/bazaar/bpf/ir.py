@@ -462,10 +462,11 @@ def show(node: Node) -> str:
     """One instruction as text, for people and golden files."""
     if isinstance(node, Label):
         return f"{node.name}:"
-    fields = [
+    shown = [
         f"{field.name}={value}" if field.name in {"op", "size", "signed", "to"} else repr(value)
         for field in fields(node)
         if field.name not in {"line", "dst"} and (value := getattr(node, field.name)) is not None
     ]
     dst = node.defines()
-    return f"  {f'{dst!r} = ' if dst else ''}{type(node).__name__.lower()} {', '.join(fields)}"
+    start = f"{dst!r} = " if dst else ""
+    return f"  {start}{type(node).__name__.lower()} " + ", ".join(shown)
