@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bazaar.bpf import helpers
 from bazaar.bpf import opcodes as op
-from bazaar.bpf.helpers import helper_number
 from bazaar.bpf.opcodes import Alu, Atomic, Jump, Size
 from bazaar.errors import CompileError
 
@@ -220,7 +220,13 @@ def jump_imm(condition: Jump, dst: int, imm: int, target: str, *, wide: bool = T
 
 def call(helper: int | str) -> Instruction:
     """Call a helper by number or by name (``bpf_`` may be left out)."""
-    return Instruction(op.CALL, imm=helper if isinstance(helper, int) else helper_number(helper))
+    number = helper if isinstance(helper, int) else helpers.number(helper)
+    if number is None:
+        raise CompileError(
+            f"the kernel has no BPF helper '{helper}'",
+            hint="functions that came after Linux 6.2 are kfuncs",
+        )
+    return Instruction(op.CALL, imm=number)
 
 
 def call_kfunc(name: str, btf_id: int = 0) -> Instruction:

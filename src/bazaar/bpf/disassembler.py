@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bazaar.bpf import helpers
 from bazaar.bpf import opcodes as op
 from bazaar.bpf.asm import Instruction, decode
-from bazaar.bpf.helpers import HELPERS
 from bazaar.bpf.opcodes import Alu, Atomic, Jump, Size
 
 _TYPES = {Size.B: "u8", Size.H: "u16", Size.W: "u32", Size.DW: "u64"}
@@ -118,10 +118,7 @@ def _call(item: Instruction) -> str:
         return f"call {item.target}" if item.target else f"call pc{item.imm:+d}"
     if item.src == op.PSEUDO_KFUNC_CALL:
         return f"call {item.kfunc or 'kernel-function'}#{item.imm}"
-    for name, number in HELPERS.items():
-        if number == item.imm:
-            return f"call bpf_{name}#{number}"
-    return f"call unknown#{item.imm}"
+    return f"call bpf_{helpers.name(item.imm)}#{item.imm}"
 
 
 def _load64(item: Instruction) -> str | None:

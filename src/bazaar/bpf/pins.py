@@ -1,0 +1,65 @@
+"""Names in bpffs that keep maps, programs and links alive without a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+
+from bazaar.bpf import filesystems, syscall
+from bazaar.bpf.syscall import Command, address, buffer
+from bazaar.errors import KernelError
+
+
+def root() -> str:
+    """``/sys/fs/bpf/bazaar``, with bpffs mounted and the folder made, for root alone."""
+    folder = f"{filesystems.bpffs()}/bazaar"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder
+
+
+def pin(fd: int, path: str) -> None:
+    """Give an object a name; folders on the way are made.
+
+    A path outside any bpffs is refused with KernelError, as is a name that is taken.
+    """
+    filesystems.bpffs()
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise syscall.failure(error.errno or 0, f"cannot pin {path}") from error
+    place = buffer(os.fsencode(path) + b"\0")
+    syscall.bpf(
+        Command.OBJ_PIN, bytearray(struct.pack("<QII", address(place), fd, 0)), f"cannot pin {path}"
+    )
+
+
+def open_fd(path: str) -> int:
+    """A new descriptor for what is pinned under a path; the caller owns it."""
+    place = buffer(os.fsencode(path) + b"\0")
+    return syscall.bpf(
+        Command.OBJ_GET,
+        bytearray(struct.pack("<QII", address(place), 0, 0)),
+        f"cannot open what is pinned at {path}",
+    )
+
+
+def unpin(path: str) -> None:
+    """Take a name away; no name is no error. What nobody else holds is gone with it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise syscall.failure(error.errno or 0, f"cannot unpin {path}") from error
+
+
+def remove_all(folder: str) -> None:
+    """Take a folder of names away with all below it; it must lie below ``root()``."""
+    top = os.path.realpath(root())
+    chosen = os.path.realpath(folder)
+    if chosen != top and not chosen.startswith(f"{top}/"):
+        raise KernelError(f"{folder} does not lie below {top}: nothing was removed")
+    shutil.rmtree(chosen, ignore_errors=True)
+    if os.path.lexists(chosen):
+        raise KernelError(f"{folder} could not be removed", hint=f"look into it: ls -R {chosen}")
