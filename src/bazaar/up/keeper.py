@@ -1,0 +1,188 @@
+"""Keeps one replica running: a thread that starts it, waits for its health and its end.
+
+A replica that ends is started again after a pause that doubles from 0.1 s to a minute and
+begins anew once it has run for ten seconds (docker's restart policy).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from bazaar.errors import BazaarError
+from bazaar.model.container import ContainerSpec, ContainerState
+from bazaar.model.site import Health
+from bazaar.up import health
+
+FIRST_PAUSE = 0.1  # seconds
+LONGEST_PAUSE = 60.0
+RAN_WELL = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica as it is wanted: where it stands and the container it is."""
+
+    bazaar: str
+    service: str
+    site: str
+    number: int
+    address: str
+    port: int | None
+    health: Health
+    container: ContainerSpec
+    fingerprint: str  # of everything that, when changed, needs a new container
+
+    @property
+    def id(self) -> str:
+        return self.container.id
+
+    @property
+    def slot(self) -> tuple[str, str, int]:
+        """Its place; during a rollout two replicas share one."""
+        return (self.service, self.site, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a replica is doing, for status and for those who wait."""
+
+    phase: str = "starting"  # starting | healthy | unhealthy | waiting | stopped
+    pid: int = 0
+    start_ms: float | None = None  # from the start to the first healthy answer
+    restarts: int = 0
+    problem: str = ""
+    adopted: bool = False
+
+
+class Keeper:
+    """The thread of one replica. ``on_change`` is called after every change of condition."""
+
+    def __init__(self, replica: Replica, on_change: Callable[[Keeper], None]) -> None:
+        self.replica = replica
+        self.condition = Condition()
+        self.draining = False
+        self._on_change = on_change
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=replica.id, daemon=True)
+
+    def start(self) -> None:
+        """Begin: adopt the container that runs already, or start one."""
+        self._thread.start()
+
+    def release(self) -> None:
+        """End the thread and leave the container running, for the next supervisor."""
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+        self._thread.join(timeout=5)
+
+    def stop(self, grace: float = 10.0) -> None:
+        """End the thread, then the container: SIGTERM, ``grace`` seconds, SIGKILL; remove it."""
+        self.release()
+        remove(self.replica.id, grace)
+        self._set(phase="stopped", pid=0)
+
+    def _set(self, **changes: object) -> None:
+        self.condition = replace(self.condition, **changes)  # type: ignore[arg-type]
+        self._on_change(self)
+
+    def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        adopted = self._adopt()
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                state = adopted or self._start()
+                self._watch(state, adopted=adopted is not None, began=began)
+            except BazaarError as error:
+                self._set(phase="waiting", pid=0, problem=str(error))
+            except Exception as error:
+                self._set(phase="waiting", pid=0, problem=repr(error))
+            adopted = None
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > RAN_WELL:
+                pause = FIRST_PAUSE
+            if self._stopping.wait(pause):
+                return
+            pause = min(pause * 2, LONGEST_PAUSE)
+            self._set(phase="starting", restarts=self.condition.restarts + 1)
+
+    def _adopt(self) -> ContainerState | None:
+        from bazaar.run import containers
+
+        with contextlib.suppress(BazaarError):
+            state = containers.state(self.replica.id)
+            if state is not None and state.status == "running":
+                return state
+        return None
+
+    def _start(self) -> ContainerState:
+        from bazaar.run import containers
+        from bazaar.site import network
+
+        replica = self.replica
+        # gVisor takes the namespace's addresses for itself, so each start needs a fresh one.
+        remove(replica.id, grace=0)
+        attachment = network.connect(replica.bazaar, replica.site, replica.id, replica.address)
+        return containers.start(replace(replica.container, namespace=attachment.namespace))
+
+    def _watch(self, state: ContainerState, *, adopted: bool, began: float) -> None:
+        """From a started container to its end, or until this keeper is to stop."""
+        from bazaar.run import containers
+
+        replica = self.replica
+        ended = containers.exit_fd(replica.id)
+        try:
+            self._set(phase="starting", pid=state.pid, adopted=adopted, problem="")
+
+            def alive() -> bool:
+                return not self._stopping.is_set() and not select.select([ended], [], [], 0)[0]
+
+            problem = None
+            if replica.port is not None:
+                problem = health.wait(
+                    replica.health, replica.address, replica.port, alive=alive, since=began
+                )
+            took = (time.monotonic() - began) * 1000
+            if self._stopping.is_set():
+                return
+            if problem is None:
+                kept = self.condition.start_ms if adopted else None
+                self._set(phase="healthy", start_ms=kept or took)
+            elif alive():
+                self._set(phase="unhealthy", problem=problem)
+            select.select([ended, self._wake], [], [])
+        finally:
+            os.close(ended)
+        if not self._stopping.is_set():
+            code = containers.wait(replica.id, timeout=2)
+            words = _last_words(replica.id)
+            self._set(phase="waiting", pid=0, problem=f"it ended with exit code {code}{words}")
+
+
+def remove(container: str, grace: float) -> None:
+    """Take a container and its network away; nothing happens where there is none."""
+    from bazaar.run import containers
+    from bazaar.site import network
+
+    if containers.state(container) is not None:
+        containers.stop(container, timeout=grace)
+        containers.remove(container)
+    network.disconnect(container)
+
+
+def _last_words(container: str) -> str:
+    """The end of a container's log, so that a failed start explains itself."""
+    from bazaar.run import containers
+
+    lines: list[str] = []
+    with contextlib.suppress(BazaarError):
+        lines = [line.rstrip() for line in containers.logs(container, follow=False, tail=3)]
+    return "".join(f"\n  {line}" for line in lines if line)
