@@ -105,13 +105,27 @@ class KernelError(BazaarError):
 
 
 class VerifierError(KernelError):
-    """The kernel's verifier refused a BPF program; ``log`` is all it said."""
+    """The kernel's verifier refused a BPF program; ``log`` is all it said.
+
+    ``file``, ``line`` and ``column`` are the user's; line 0 means no line is known.
+    """
 
     def __init__(
-        self, message: str, *, errno: int = 0, log: str = "", hint: str | None = None
+        self,
+        message: str,
+        *,
+        errno: int = 0,
+        log: str = "",
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, errno=errno, hint=hint)
         self.log = log
+        self.file = file
+        self.line = line
+        self.column = column
 
 
 class BtfError(BazaarError):
