@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
-from bazaar.errors import MissingError
+from bazaar.errors import MissingError, Problem, SpecError
 from bazaar.model.container import Limits
 from bazaar.model.site import Health, Publish
 from bazaar.spec import rules, stands, values
-from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Volume
+from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Site, Volume
 from bazaar.spec.model import Health as HealthFields
 from bazaar.spec.resolved import (
     ResolvedBazaar,
@@ -26,10 +27,12 @@ from bazaar.spec.validate import check
 def resolve(bazaar: Bazaar) -> ResolvedBazaar:
     """A bazaar with nothing left open.
 
-    Raises SpecError when the bazaar is wrong, MissingError when a file that it names (a probe's
+    Raises SpecError when the bazaar is wrong or asks for what this version does not have,
+    MissingError when a file that it names (a probe's
     program, a service's file) cannot be read.
     """
     checked = check(bazaar)
+    _refuse_later(checked.sites)
     sites = tuple(ResolvedSite(site.name, site.provider, site.subnet) for site in checked.sites)
     names = tuple(site.name for site in sites)
     return ResolvedBazaar(
@@ -40,6 +43,31 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
         probes=tuple(ResolvedProbe(probe.name, rules.program(probe)) for probe in checked.probes),
         shield=_shield(checked.shield) if checked.shield else None,
     )
+
+
+def _refuse_later(sites: Sequence[Site]) -> None:
+    """Refuse what the description may say already and no layer can do yet."""
+    problems: list[Problem] = []
+    for site in sites:
+        if site.provider != "local":
+            problems.append(
+                Problem(
+                    f"'{site.provider}' is not there yet: this version runs sites on this "
+                    "machine, 'provider: local'",
+                    path=f"sites.{site.name}.provider",
+                )
+            )
+            continue
+        for key in ("cluster", "region", "zone", "machines"):
+            if getattr(site, key) is not None:
+                problems.append(
+                    Problem(
+                        "is not there yet: a local site is a network namespace of this machine",
+                        path=f"sites.{site.name}.{key}",
+                    )
+                )
+    if problems:
+        raise SpecError(problems)
 
 
 def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
@@ -64,7 +92,7 @@ def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
         stand=service.stand,
         kernel=service.kernel or (stand.kernel if stand else "own"),
         command=tuple(service.command or (stand.command if stand else ())),
-        entrypoint=tuple(service.entrypoint) if service.entrypoint else (() if stand else None),
+        entrypoint=tuple(service.entrypoint) if service.entrypoint else None,
         port=port,
         mode=mode,
         health=_health(service.health, mode, port, stand.health if stand else Health()),
@@ -74,7 +102,7 @@ def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
             for name, value in service.environment.items()
             if isinstance(value, Secret)
         ),
-        volumes=_volumes(service, stand.volume if stand and stand.stateful else ""),
+        volumes=_volumes(service, stand.volume if stand else ""),
         files=tuple(_file(target, item) for target, item in service.files.items()),
         limits=Limits(
             values.memory_bytes(str(service.memory)) if service.memory else None,
@@ -93,7 +121,9 @@ def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
 
 
 def _mode(service: Service) -> str:
-    return "http" if service.health and service.health.kind == "http" else "tcp"
+    health = service.health
+    http = health and (health.kind == "http" or (health.path and not health.kind))
+    return "http" if http else "tcp"
 
 
 def _source(secret: Secret) -> tuple[str, str]:
@@ -117,7 +147,7 @@ def _health(fields: HealthFields | None, mode: str, port: int | None, base: Heal
 
 
 def _volumes(service: Service, data: str) -> tuple[ResolvedVolume, ...]:
-    """The service's volumes; a stateful stand without one gets one of the service's name."""
+    """The service's volumes; a stand with data and no volume for it gets one of its own name."""
     found = [
         ResolvedVolume(volume.target, None, volume.source, volume.read_only)
         if volume.source.startswith("/")

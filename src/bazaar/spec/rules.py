@@ -15,22 +15,25 @@ MOST_PER_SITE = 200  # replicas in a /24, with room for those that replace them
 Report = Callable[..., None]
 
 
-def check(bazaar: Bazaar, sites: frozenset[str], report: Report) -> None:
+def check(bazaar: Bazaar, sites: frozenset[str], partial: frozenset[Path], report: Report) -> None:
     """Report every contradiction by ``report(path, message)``.
 
-    ``sites`` names all sites, those too that could not be read.
+    ``sites`` names all sites, those too that could not be read. Parts whose paths are in
+    ``partial`` lack a field that was wrong: what they lack is not held against them.
     """
     _subnets(bazaar, report)
     for service in bazaar.services:
-        _source(service, report)
+        if ("services", service.name) not in partial:
+            _source(service, report)
+            _front(service, report)
         _sites(service, sites, report)
-        _front(service, report)
         _volumes(service, len(sites), report)
     _shared_volumes(bazaar, report)
     _published(bazaar, report)
     _crowding(bazaar, sites, report)
     for probe in bazaar.probes:
-        if (probe.text is None) == (probe.file is None):
+        whole = ("probes", probe.name) not in partial
+        if whole and (probe.text is None) == (probe.file is None):
             report(("probes", probe.name), "a probe needs exactly one of: text, file")
 
 

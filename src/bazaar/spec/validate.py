@@ -32,6 +32,7 @@ class Findings:
     file: str = ""
     places: Mapping[Path, Place] = field(default_factory=dict[Path, Place])
     problems: list[Problem] = field(default_factory=list[Problem])
+    partial: set[Path] = field(default_factory=set[Path])  # parts read without a wrong field
 
     def add(self, path: Path, message: str, *, key: bool = False) -> None:
         """A mistake at ``path``: at its value, or with ``key`` at its key."""
@@ -89,7 +90,7 @@ def build(raw: Any, findings: Findings, folder: FilePath, *, probes: bool = True
         tuple(_absolute(probe, folder) for probe in found_probes.values() if probe),
         shield,
     )
-    rules.check(bazaar, frozenset(sites), findings.add)
+    rules.check(bazaar, frozenset(sites), frozenset(findings.partial), findings.add)
     if probes:
         rules.check_programs(bazaar, findings.add)
     findings.finish()
@@ -140,7 +141,7 @@ def _parts(kind: str, given: Any, findings: Findings) -> dict[str, Any]:
             findings.add((*path, "name"), "the name stands before the colon", key=True)
             found[name] = None
             continue
-        given_fields: Any = {} if fields is None else fields
+        given_fields = cast(Any, {} if fields is None else fields)
         found[name] = _read(part, given_fields, path, findings, name=name)
     return found
 
@@ -165,9 +166,16 @@ def _read(
     try:
         return _adapter(part).validate_python(fields)
     except ValidationError as errors:
-        for error in errors.errors(include_url=False, include_input=True):
-            place = (*path, *error["loc"])
-            findings.add(place, _message(error), key=error["type"] == "unexpected_keyword_argument")
+        found = errors.errors(include_url=False, include_input=True)
+    for error in found:
+        place = (*path, *error["loc"])
+        findings.add(place, _message(error), key=error["type"] == "unexpected_keyword_argument")
+    # The rest is read without the wrong fields, so that its own mistakes are found too.
+    findings.partial.add(path)
+    wrong = {error["loc"][0] for error in found if error["loc"]}
+    try:
+        return _adapter(part).validate_python({k: v for k, v in fields.items() if k not in wrong})
+    except ValidationError:
         return None
 
 
