@@ -1,0 +1,126 @@
+"""The way from containers to the world: masquerading by an nftables table per bazaar.
+
+The host forwards for the interfaces concerned only, and only while such a table exists.
+Which of them did not forward before is kept in the table's comment, in the kernel: it
+survives whatever happens to us, and goes with the last table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Generator
+from ipaddress import IPv4Network
+
+from bazaar.errors import CommandError, NetworkError
+from bazaar.host import commands, namespaces, paths
+
+_COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
+
+
+def allow(table: str, network: IPv4Network, inside: str) -> None:
+    """Let ``network``, behind the host's interface ``inside``, reach what the host reaches."""
+    with locked("outbound"):
+        ways = _default_interfaces()
+        recorded = {way for other in _tables() for way in _recorded(other)}
+        changed = [
+            way
+            for way in ways
+            if way in recorded or namespaces.read_sysctl(_forwarding(way)) == "0"
+        ]
+        _nft(ruleset(table, network, inside, changed))
+        for way in [inside, *changed]:
+            namespaces.sysctl(_forwarding(way), "1")
+
+
+def allowed(table: str) -> bool:
+    """Whether a table of this name lets somebody out now."""
+    return table in _tables()
+
+
+def forbid(table: str) -> None:
+    """Take the way to the world away again, and forwarding with the last who needs it."""
+    if commands.which("nft") is None:
+        return
+    with locked("outbound"):
+        tables = _tables()
+        if table not in tables:
+            return
+        ways = _recorded(table)
+        needed = {way for other in tables if other != table for way in _recorded(other)}
+        for way in ways:
+            if way not in needed and namespaces.interface_exists(way):
+                namespaces.sysctl(_forwarding(way), "0")
+        _nft(f"delete table ip {table}\n")
+
+
+def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -> str:
+    """The nftables text; replaces a table of the same name in one step."""
+    guarded = ", ".join(f'"{way}"' for way in changed)
+    # What forwards because of us alone must carry nothing but our answers.
+    guard = [f"    iifname {{ {guarded} }} drop"] if changed else []
+    return "\n".join(
+        [
+            f"add table ip {table}",
+            f"delete table ip {table}",
+            f"table ip {table} {{",
+            f'  comment "forwarding was off: {" ".join(changed)}"',
+            "  chain forward {",
+            "    type filter hook forward priority filter; policy accept;",
+            # The way out may take less than an Ethernet frame (tunnels, clouds).
+            f'    iifname "{inside}" tcp flags syn tcp option maxseg size set rt mtu',
+            "    ct state established,related accept",
+            f'    iifname "{inside}" accept',
+            f'    oifname "{inside}" drop',
+            *guard,
+            "  }",
+            "  chain postrouting {",
+            "    type nat hook postrouting priority srcnat; policy accept;",
+            f'    ip saddr {network} oifname != "{inside}" masquerade',
+            "  }",
+            "}",
+            "",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Generator[None]:
+    """Wait for a lock of this machine's, shared by all bazaars, and hold it."""
+    folder = paths.state()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _nft(text: str) -> str:
+    try:
+        return commands.run(["nft", "-f", "-"], text=text, package="nftables").output
+    except CommandError as error:
+        raise NetworkError(f"nftables refused our rules: {error.message}") from error
+
+
+def _tables() -> list[str]:
+    listing = commands.run(["nft", "list", "tables"], package="nftables", check=False).output
+    return re.findall(r"^table ip (bazaar_[A-Za-z0-9_-]+)$", listing, re.MULTILINE)
+
+
+def _recorded(table: str) -> list[str]:
+    listing = commands.run(["nft", "list", "table", "ip", table], check=False).output
+    found = _COMMENT.search(listing)
+    return found[1].split() if found else []
+
+
+def _default_interfaces() -> list[str]:
+    routes = namespaces.query("route show default")
+    return sorted({str(route["dev"]) for route in routes if "dev" in route})
+
+
+def _forwarding(interface: str) -> str:
+    return f"net/ipv4/conf/{interface}/forwarding"
