@@ -8,7 +8,7 @@ import struct
 
 from bazaar.bpf import filesystems, syscall
 from bazaar.bpf.syscall import Command, address, buffer
-from bazaar.errors import KernelError
+from bazaar.errors import KernelError, UsageError
 
 
 def root() -> str:
@@ -21,8 +21,11 @@ def root() -> str:
 def pin(fd: int, path: str) -> None:
     """Give an object a name; folders on the way are made.
 
-    A path outside any bpffs is refused with KernelError, as is a name that is taken.
+    A path outside any bpffs is refused with KernelError, as is a name that is taken. bpffs
+    keeps names with dots for itself.
     """
+    if "." in path:
+        raise UsageError(f"cannot pin {path}: names in bpffs have no dots")
     filesystems.bpffs()
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

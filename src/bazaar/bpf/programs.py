@@ -367,7 +367,9 @@ class Program(Descriptor):
         packet, given = buffer(data), buffer(context)
         # Programs may lengthen the packet; live frames give nothing back.
         output = buffer(len(data) + 512 if data and not live else 0)
-        left = buffer(len(context) if context and not live else 0)
+        # Nor do raw tracepoints, which take their context as it is.
+        mute = live or self.type == ProgramType.RAW_TRACEPOINT
+        left = buffer(0 if mute else len(context))
         # prog_fd, retval, data sizes, addresses, repeat, duration, context sizes and
         # addresses, flags, cpu, batch_size
         attributes = bytearray(

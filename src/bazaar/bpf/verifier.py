@@ -100,7 +100,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "one instruction reads through pointers of different kinds, depending on the path",
     ),
     (
-        r"pointer arithmetic .* prohibited|math between .* not allowed|bitwise operator .* on pointer",
+        r"pointer arithmetic .* prohibited|math between .* not allowed|operator .* on pointer",
         "this arithmetic is not allowed on a pointer",
     ),
     (
