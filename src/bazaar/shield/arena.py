@@ -1,0 +1,108 @@
+"""Where floods are measured: namespaces of our own around a front door that exists.
+
+Legitimate clients and the attacker each come by a veth of their own into the namespace of
+the front door; a sink stands elsewhere, for floods that are to cost the same and hit nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from bazaar.host import namespaces
+from bazaar.shield import devices
+
+# RFC 2544 keeps 198.18.0.0/15 for benchmarks: the upper half is for the links, the lower
+# half for the flood's sources.
+_LINKS = ipaddress.IPv4Network("198.19.0.0/24")
+SOURCES = "198.18.0.0/16"
+_OUTSIDE = "uplink"  # the clients' and the attacker's name of their interface
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A veth from a namespace of ours to the front door (or the sink)."""
+
+    namespace: str  # the far one
+    interface: str  # its name there
+    address: str  # and its address
+    door_namespace: str
+    door_interface: str
+    door_address: str
+    door_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """All of it, ready for packets."""
+
+    front: str  # the namespace of the front door
+    client: Link
+    attacker: Link
+    sink: Link
+
+
+@contextlib.contextmanager
+def build(name: str, front: str, targets: list[str]) -> Generator[Arena]:
+    """Make the arena around the namespace ``front``; ``targets`` are the addresses served there.
+
+    ``name`` keeps arenas apart. All is taken away when the block is left.
+    """
+    places = {part: f"bz-{name}-{part}" for part in ("client", "attacker", "target", "sink")}
+    doors = {
+        part: (front if part in {"client", "attacker"} else places["sink"])
+        for part in ("client", "attacker", "sink")
+    }
+    ends = {part: namespaces.interface_name("arena", name, part) for part in doors}
+    subnets = dict(zip(doors, _LINKS.subnets(new_prefix=30), strict=False))
+    try:
+        for part in ("client", "attacker", "sink"):
+            namespaces.create(places[part], mark=f"bazaar arena {name}")
+        namespaces.create(places["target"], mark=f"bazaar arena {name}")
+        # The attacker of the sink is in the target's place, so that no route leads elsewhere.
+        far = {**places, "sink": places["target"]}
+        links = {
+            part: _wire(far[part], doors[part], ends[part], subnets[part], targets)
+            for part in doors
+        }
+        # Answers to the flood find a way: the kernel is to work as it would on a real uplink.
+        attacker = links["attacker"]
+        namespaces.sysctl(f"net/ipv4/conf/{attacker.door_interface}/rp_filter", "0", front)
+        namespaces.batch(
+            [f"route replace {SOURCES} via {attacker.address} dev {attacker.door_interface}"], front
+        )
+        yield Arena(front, links["client"], attacker, links["sink"])
+    finally:
+        for part, door in doors.items():
+            with contextlib.suppress(Exception):
+                namespaces.remove_interface(ends[part], door)
+        for place in places.values():
+            namespaces.delete(place)
+
+
+def _wire(
+    outside: str, door: str, end: str, subnet: ipaddress.IPv4Network, targets: list[str]
+) -> Link:
+    inner, outer = (str(host) for host in subnet.hosts())
+    namespaces.remove_interface(end, door)  # of a run that was killed
+    namespaces.batch(
+        [
+            namespaces.veth(end, _OUTSIDE, outside),
+            f"address add {inner}/{subnet.prefixlen} dev {end}",
+        ],
+        door,
+    )
+    namespaces.batch(
+        [
+            f"link set {_OUTSIDE} up",
+            f"address add {outer}/{subnet.prefixlen} dev {_OUTSIDE}",
+            *(f"route add {target}/32 via {inner}" for target in targets),
+        ],
+        outside,
+    )
+    # Frames from the generator arrive only so where no program is attached.
+    devices.receive_offload(end, True, door)
+    mac = devices.mac(end, door).hex(":")
+    return Link(outside, _OUTSIDE, outer, door, end, inner, mac)
