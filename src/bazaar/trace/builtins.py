@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from bazaar.trace.points import ProbePoint
-from bazaar.trace.types import COMM, NUMBER, UNSIGNED, Container, Record, Text, Type
+from bazaar.trace.types import COMM, UNSIGNED, Container, Record, Text, Type
 
 TYPES: dict[str, Type] = {
     "pid": UNSIGNED,
@@ -93,6 +93,3 @@ def parameter_problem(parameters: Sequence[str], number: int) -> bool:
 def text_parameter(parameters: Sequence[str], number: int) -> str:
     """``$number`` as a string; empty when it was not given."""
     return parameters[number - 1] if 0 < number <= len(parameters) else ""
-
-
-NONE = NUMBER

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from bazaar.errors import TraceError
 from bazaar.trace import builtins, points, tree
 from bazaar.trace.calls import AGGREGATES, check_aggregate, check_call
 from bazaar.trace.lexer import Span, error_at
 from bazaar.trace.points import ProbePoint
 from bazaar.trace.types import (
-    NOTHING,
     NUMBER,
     UNSIGNED,
     Aggregate,
@@ -433,6 +431,3 @@ def _is_aggregate(node: tree.Expression) -> bool:
 
 def _text(node: tree.Expression) -> str:
     return tree.expression(node)
-
-
-__all__ = ["Checked", "Checker", "MapInfo", "NOTHING", "TraceError", "Unit", "check"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from bazaar.trace import events, tree
 from bazaar.trace.events import Event
-from bazaar.trace.lexer import error_at
+from bazaar.trace.lexer import Span, error_at
 
 ALIASES = {
     "t": "tracepoint", "rt": "rawtracepoint", "i": "interval", "p": "profile", "begin": "BEGIN",
@@ -45,11 +46,12 @@ class ProbePoint:
     name: str = ""  # of a raw tracepoint
     period: int = 0
     frequency: int = 0
+    span: Span = (0, 0)  # of the name in the program's text
 
 
 def resolve(text: str, point: tree.Point, parameters: Sequence[str]) -> list[ProbePoint]:
     """What a probe's name stands for: several where it has wildcards; raises TraceError."""
-    return _Resolver(text, point, parameters).run()
+    return [replace(one, span=point.span) for one in _Resolver(text, point, parameters).run()]
 
 
 class _Resolver:
@@ -136,7 +138,7 @@ class _Resolver:
         """kprobe and fentry: say what this kernel lacks, and what is near."""
         function = self.parts[-1] if len(self.parts) > 1 else ""
         if kind.startswith("kr") or kind == "kprobe":
-            missing = not os_path_exists("/sys/bus/event_source/devices/kprobe")
+            missing = not os.path.exists("/sys/bus/event_source/devices/kprobe")
             message = (
                 "this kernel has no kprobes (CONFIG_KPROBES is off)"
                 if missing
@@ -145,12 +147,6 @@ class _Resolver:
         else:
             message = f"{kind} is not supported yet"
         self.fail(message, f"nearest here: {_near_function(function, leaving=kind in ('kretprobe', 'fexit'))}")
-
-
-def os_path_exists(path: str) -> bool:
-    import os
-
-    return os.path.exists(path)
 
 
 def _tracepoint(event: Event) -> ProbePoint:
