@@ -70,3 +70,13 @@ class Progress:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
             self.open = False
+
+
+def size(count: int) -> str:
+    """Bytes as people say them: 34 MB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

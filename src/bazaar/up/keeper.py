@@ -1,6 +1,6 @@
 """Keeps one replica running: a thread that starts it, waits for its health and its end.
 
-A replica that ends is started again after a pause that doubles from 0.1 s to a minute and
+A replica that ends is started again after a pause that doubles from 0.1 s to 30 s and
 begins anew once it has run for ten seconds (docker's restart policy).
 """
 
@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bazaar.errors import BazaarError
+from bazaar.errors import BazaarError, EngineError
 from bazaar.model.container import ContainerSpec, ContainerState
 from bazaar.model.site import Health
 from bazaar.up import health
 
 FIRST_PAUSE = 0.1  # seconds
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 30.0
 RAN_WELL = 10.0
 
 
@@ -32,15 +32,21 @@ class Replica:
     service: str
     site: str
     number: int
+    generation: int
+    id: str  # the container's
+    engine: str
     address: str
     port: int | None
     health: Health
-    container: ContainerSpec
     fingerprint: str  # of everything that, when changed, needs a new container
+    container: ContainerSpec | None = None  # None: on its way out, not to be started again
+    first_pause: float = FIRST_PAUSE
+    longest_pause: float = LONGEST_PAUSE
 
     @property
-    def id(self) -> str:
-        return self.container.id
+    def name(self) -> str:
+        """What people see and type: apache/brussels-u/1."""
+        return f"{self.service}/{self.site}/{self.number}"
 
     @property
     def slot(self) -> tuple[str, str, int]:
@@ -93,7 +99,8 @@ class Keeper:
         self._on_change(self)
 
     def _keep(self) -> None:
-        pause = FIRST_PAUSE
+        first, longest = self.replica.first_pause, self.replica.longest_pause
+        pause = first
         adopted = self._adopt()
         while not self._stopping.is_set():
             began = time.monotonic()
@@ -105,13 +112,13 @@ class Keeper:
             except Exception as error:
                 self._set(phase="waiting", pid=0, problem=repr(error))
             adopted = None
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self.replica.container is None:
                 return
             if time.monotonic() - began > RAN_WELL:
-                pause = FIRST_PAUSE
+                pause = first
             if self._stopping.wait(pause):
                 return
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, longest)
             self._set(phase="starting", restarts=self.condition.restarts + 1)
 
     def _adopt(self) -> ContainerState | None:
@@ -128,6 +135,8 @@ class Keeper:
         from bazaar.site import network
 
         replica = self.replica
+        if replica.container is None:
+            raise EngineError(f"{replica.name} ended on its way out")
         # gVisor takes the namespace's addresses for itself, so each start needs a fresh one.
         remove(replica.id, grace=0)
         attachment = network.connect(replica.bazaar, replica.site, replica.id, replica.address)
@@ -139,6 +148,9 @@ class Keeper:
 
         replica = self.replica
         ended = containers.exit_fd(replica.id)
+        if ended is None:
+            self._ended()
+            return
         try:
             self._set(phase="starting", pid=state.pid, adopted=adopted, problem="")
 
@@ -162,9 +174,14 @@ class Keeper:
         finally:
             os.close(ended)
         if not self._stopping.is_set():
-            code = containers.wait(replica.id, timeout=2)
-            words = _last_words(replica.id)
-            self._set(phase="waiting", pid=0, problem=f"it ended with exit code {code}{words}")
+            self._ended()
+
+    def _ended(self) -> None:
+        from bazaar.run import containers
+
+        code = containers.wait(self.replica.id, timeout=2)
+        words = _last_words(self.replica.id)
+        self._set(phase="waiting", pid=0, problem=f"it ended with exit code {code}{words}")
 
 
 def remove(container: str, grace: float) -> None:
@@ -173,8 +190,7 @@ def remove(container: str, grace: float) -> None:
     from bazaar.site import network
 
     if containers.state(container) is not None:
-        containers.stop(container, timeout=grace)
-        containers.remove(container)
+        containers.remove(container, force=True, timeout=grace)
     network.disconnect(container)
 
 
@@ -184,5 +200,5 @@ def _last_words(container: str) -> str:
 
     lines: list[str] = []
     with contextlib.suppress(BazaarError):
-        lines = [line.rstrip() for line in containers.logs(container, follow=False, tail=3)]
+        lines = [line.text.rstrip() for line in containers.logs(container, tail=3)]
     return "".join(f"\n  {line}" for line in lines if line)

@@ -7,44 +7,37 @@ site has one of the following /24s, in which its replicas stand from .10 on.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from bazaar.errors import NetworkError
 
-FIRST_HOST = 10
-LAST_HOST = 250
+HOSTS = range(10, 251)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A bazaar's numbers: its /16, the third octet of each site, the last of each front."""
+    """A bazaar's numbers: its /16, each site's /24, the last octet of each front."""
 
     subnet: str
-    sites: dict[str, int] = field(default_factory=dict[str, int])
+    sites: dict[str, str] = field(default_factory=dict[str, str])
     fronts: dict[str, int] = field(default_factory=dict[str, int])
-
-    def _address(self, third: int, fourth: int) -> str:
-        return str(ipaddress.ip_network(self.subnet).network_address + third * 256 + fourth)
-
-    def site_subnet(self, site: str) -> str:
-        """The site's network, as 10.44.1.0/24."""
-        return f"{self._address(self.sites[site], 0)}/24"
 
     def front(self, service: str) -> str:
         """The one address of a service."""
-        return self._address(0, self.fronts[service])
+        return str(_network(self.subnet)[self.fronts[service]])
 
     def free_address(self, site: str, taken: Collection[str]) -> str:
         """The lowest address of a site that no replica has."""
-        for host in range(FIRST_HOST, LAST_HOST + 1):
-            address = self._address(self.sites[site], host)
+        network = _network(self.sites[site])
+        for host in HOSTS:
+            address = str(network[host])
             if address not in taken:
                 return address
         raise NetworkError(
-            f"site {site}: all {LAST_HOST - FIRST_HOST + 1} addresses of "
-            f"{self.site_subnet(site)} are taken",
+            f"site {site}: all {len(HOSTS)} addresses of {network} are taken",
             hint="lower the replicas, or spread them over more sites",
         )
 
@@ -58,24 +51,39 @@ def from_json(value: dict[str, Any]) -> Layout:
     return Layout(value["subnet"], dict(value["sites"]), dict(value["fronts"]))
 
 
-def extend(layout: Layout, sites: Iterable[str], fronts: Iterable[str]) -> Layout:
-    """The layout of these sites and fronts: what stays keeps its number, what is new gets
-    the lowest free one."""
+def extend(layout: Layout, sites: Mapping[str, str | None], fronts: Iterable[str]) -> Layout:
+    """The layout of these sites (with the /24 each asks for, if any) and fronts: what stays
+    keeps its numbers, what is new gets the lowest free ones."""
+    places: dict[str, str] = {}
+    for name, asked in sites.items():
+        if (subnet := asked or layout.sites.get(name)) is not None:
+            places[name] = subnet
+    free = (
+        str(subnet)
+        for subnet in islice(_network(layout.subnet).subnets(new_prefix=24), 1, None)
+        if str(subnet) not in places.values()
+    )
+    for name in sites:
+        if name not in places:
+            places[name] = _next(free, name)
+    known = {name: layout.fronts[name] for name in fronts if name in layout.fronts}
+    numbers = (number for number in HOSTS if number not in known.values())
     return replace(
         layout,
-        sites=_number(layout.sites, sites, range(1, 255)),
-        fronts=_number(layout.fronts, fronts, range(FIRST_HOST, LAST_HOST + 1)),
+        sites={name: places[name] for name in sites},
+        fronts={name: known[name] if name in known else _next(numbers, name) for name in fronts},
     )
 
 
-def _number(known: dict[str, int], wanted: Iterable[str], numbers: range) -> dict[str, int]:
-    wanted = list(dict.fromkeys(wanted))
-    result = {name: known[name] for name in wanted if name in known}
-    free = (number for number in numbers if number not in set(result.values()))
-    for name in wanted:
-        if name not in result:
-            number = next(free, None)
-            if number is None:
-                raise NetworkError(f"{name}: no more than {len(numbers)} fit into one bazaar")
-            result[name] = number
-    return result
+def _network(subnet: str) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Network(subnet)
+
+
+Number = TypeVar("Number")
+
+
+def _next(free: Iterator[Number], name: str) -> Number:
+    number = next(free, None)
+    if number is None:
+        raise NetworkError(f"{name}: no more of its kind fit into one bazaar")
+    return number

@@ -1,0 +1,85 @@
+"""`bazaar plan`: what `up` would change."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from bazaar.cli import output
+
+if TYPE_CHECKING:
+    from bazaar.model.change import Change
+    from bazaar.spec.resolved import ResolvedBazaar
+
+SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
+
+
+@click.command(name="plan")
+@click.argument("file", required=False)
+@output.output_option
+def command(file: str | None, output: str) -> None:
+    """Show what `bazaar up FILE` would change, and change nothing."""
+    from bazaar.cli.output import print_json
+    from bazaar.up import client
+    from bazaar.up.plan import plan
+
+    wanted = read(file)
+    changes = plan(wanted, client.current(wanted.name), client.read_secrets(wanted))
+    if output == "json":
+        print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})
+    else:
+        show(wanted, changes, sys.stdout)
+
+
+def read(file: str | None) -> ResolvedBazaar:
+    """The description in ``file``, or of the one bazaar that is up, with nothing left open."""
+    from bazaar import spec
+    from bazaar.up import client
+
+    if file is not None:
+        return spec.resolve(spec.load(file))
+    wanted = client.last_wanted(client.the_one(None))
+    if wanted is None:
+        raise click.UsageError("the bazaar's description is unreadable; name its file")
+    return wanted
+
+
+def show(wanted: ResolvedBazaar, changes: list[Change], stream: TextIO) -> None:
+    """Print a plan: a line a change and the sum of them."""
+    replicas = sum(len(service.sites) * service.replicas for service in wanted.services)
+    parts = [
+        _count(len(wanted.sites), "site"),
+        _count(len(wanted.services), "service"),
+        _count(replicas, "replica"),
+        _count(len(wanted.probes), "probe"),
+    ] + (["1 shield"] if wanted.shield else [])
+    print(f"{wanted.name}   {', '.join(parts)}", file=stream)
+    if not changes:
+        print("No changes.", file=stream)
+        return
+    rows = [_row(change, stream) for change in changes]
+    widths = [max(len(row[column]) for row in rows) for column in (1, 2)]
+    print(file=stream)
+    for sign, kind, name, rest in rows:
+        line = f"  {sign} {kind.ljust(widths[0])}  {name.ljust(widths[1])}  {rest}"
+        print(line.rstrip(), file=stream)
+    counts = Counter(change.action for change in changes)
+    print(
+        f"\n  {counts['create']} to create, {counts['update']} to change, "
+        f"{counts['destroy']} to destroy\n",
+        file=stream,
+    )
+
+
+def _row(change: Change, stream: TextIO) -> tuple[str, str, str, str]:
+    sign, name = SIGNS.get(change.action, SIGNS["update"])
+    why = f"  ({change.why})" if change.why else ""
+    return output.colour(sign, name, stream), change.kind, change.name, change.detail + why
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,148 @@
+"""`bazaar up`: read, plan, apply, wait until healthy, print the addresses."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bazaar.cli import output
+
+if TYPE_CHECKING:
+    from bazaar.spec.resolved import ResolvedBazaar
+
+
+@click.command(name="up")
+@click.argument("file", required=False)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before something is lost.")
+@output.output_option
+def command(file: str | None, yes: bool, output: str) -> int:
+    """Make the bazaar of FILE real on this machine; run it again after a change.
+
+    FILE is a YAML or Python description; it can be left out where one bazaar is up.
+    """
+    return run(file, yes=yes, as_json=output == "json")
+
+
+def run(file: str | None, *, yes: bool, as_json: bool, wanted: ResolvedBazaar | None = None) -> int:
+    """The whole of `up`; `take` comes here too, with a bazaar of its own making."""
+    from bazaar.cli import plan as plan_command
+    from bazaar.host import paths
+    from bazaar.host.files import lock
+    from bazaar.up import client, machine
+    from bazaar.up.plan import plan
+
+    began = time.monotonic()
+    wanted = wanted or plan_command.read(file)
+    machine.refuse_other_providers(wanted)
+    client.need_root()
+    progress = output.Progress()
+    secrets = client.read_secrets(wanted)
+    with lock(paths.state() / "bazaars" / f"{wanted.name}.lock", "up"):
+        missing = machine.prepare(wanted, progress.step)
+        progress.clear()
+        changes = plan(wanted, client.current(wanted.name), secrets)
+        if not as_json:
+            plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
+        if changes:
+            _confirm(changes, yes=yes)
+            _images(wanted, progress)
+            problems = _apply(wanted, secrets, progress)
+        else:
+            problems = []
+    return _report(wanted.name, problems, missing, began, changed=bool(changes), as_json=as_json)
+
+
+def _confirm(changes: list[Any], *, yes: bool) -> None:
+    from bazaar.errors import UsageError
+    from bazaar.up.plan import loses_data
+
+    lost = loses_data(changes)
+    if not lost or yes:
+        return
+    names = ", ".join(f"{change.kind} {change.name}" for change in lost)
+    if not sys.stdin.isatty():
+        raise UsageError(f"this destroys data: {names}", hint="say --yes to do it")
+    if not click.confirm(f"This destroys {names}. Go on?", err=True):
+        raise click.Abort
+
+
+def _images(wanted: ResolvedBazaar, progress: output.Progress) -> None:
+    """Every image the services need, made or pulled; two at a time, as there is little else."""
+    from bazaar.run import images
+
+    references = list(dict.fromkeys(service.image for service in wanted.services))
+
+    def ensure(reference: str) -> Any:
+        return images.ensure(reference, lambda text: progress.step(f"Images   {text}"))
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for image in pool.map(ensure, references):
+            took = "cached" if image.cached else f"{image.seconds:.1f} s"
+            progress.done(f"Images   {image.reference}  {output.size(image.size)}  {took}")
+
+
+def _apply(
+    wanted: ResolvedBazaar, secrets: dict[str, dict[str, str]], progress: output.Progress
+) -> list[str]:
+    from bazaar.spec.resolved import to_json
+    from bazaar.up import client
+
+    client.ensure_supervisor(wanted.name)
+    shown: set[str] = set()
+
+    def on_event(event: dict[str, Any]) -> None:
+        line = _event_line(event)
+        if line and line not in shown:
+            shown.add(line)
+            progress.done(line)
+
+    parameters = {"wanted": to_json(wanted), "secrets": secrets}
+    return client.call(wanted.name, "apply", parameters, on_event, timeout=None)
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    """One event of the supervisor as a line; nothing for what is not worth one."""
+    kind, name = str(event["kind"]), event["name"]
+    label = {"site": "Site", "replica": "Start", "probe": "Probe", "shield": "Shield"}[kind]
+    if event.get("problem"):
+        return f"{label:<8} {name}  {output.colour(event['problem'], 'yellow', sys.stderr)}"
+    if kind == "replica":
+        if event["phase"] != "healthy" or event["adopted"]:
+            return ""
+        return f"{label:<8} {name}  {event['engine']}  {event['start_ms'] / 1000:.2f} s"
+    return f"{label:<8} {name}  {event['seconds']:.2f} s"
+
+
+def _report(
+    bazaar: str,
+    problems: list[str],
+    missing: list[str],
+    began: float,
+    *,
+    changed: bool,
+    as_json: bool,
+) -> int:
+    from bazaar.cli import status as status_command
+    from bazaar.up import client
+
+    status = client.call(bazaar, "status")
+    status["missing"] = missing
+    took = time.monotonic() - began
+    if as_json:
+        output.print_json(status | {"seconds_up": round(took, 3), "changed": changed})
+    else:
+        print(status_command.services_table(status))
+        for line in missing:
+            print(f"missing  {line}", file=sys.stderr)
+    for problem in problems:
+        print(f"bazaar: {problem}", file=sys.stderr)
+    if problems:
+        print("        `bazaar logs` says more; it is tried again and again", file=sys.stderr)
+        return 1
+    if changed and not as_json:
+        print(f"Up in {took:.1f} s.  bazaar status, bazaar drill all, bazaar down", file=sys.stderr)
+    return 0

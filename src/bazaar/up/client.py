@@ -1,0 +1,172 @@
+"""The command line's side: what is there, who supervises it, and how to reach him."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import BazaarError, MissingError, StateError, UsageError
+from bazaar.host import paths
+from bazaar.host.files import read_json
+from bazaar.spec.resolved import ResolvedBazaar, from_json
+from bazaar.up import rpc
+from bazaar.up.daemon import socket_path
+from bazaar.up.plan import Current
+
+
+def running() -> list[str]:
+    """The names of all bazaars that have a state on this machine."""
+    folder = paths.state() / "bazaars"
+    return sorted(
+        entry.name for entry in folder.glob("*") if entry.is_dir() and _has_state(entry.name)
+    )
+
+
+def _has_state(bazaar: str) -> bool:
+    return any((paths.bazaar(bazaar) / name).exists() for name in ("wanted.json", "layout.json"))
+
+
+def the_one(name: str | None) -> str:
+    """The bazaar meant: the named one, or the only one that is up.
+
+    ``name`` may be a bazaar's name or a description's file. Raises UsageError otherwise.
+    """
+    names = running()
+    if name is not None:
+        if name in names:
+            return name
+        if Path(name).exists():
+            from bazaar import spec
+
+            return spec.load(name, probes=False).name
+        raise UsageError(
+            f"there is no bazaar '{name}' here" + (f"; up: {', '.join(names)}" if names else ""),
+            hint="name one that is up, or its file",
+        )
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UsageError("no bazaar is up here", hint="`bazaar up FILE` starts one")
+    raise UsageError(f"several bazaars are up: {', '.join(names)}", hint="say which one")
+
+
+def need_root() -> None:
+    """Raises MissingError for whoever may not make namespaces, mounts and BPF programs."""
+    if os.geteuid() != 0:
+        raise MissingError(
+            "a local site needs root: network namespaces, mounts and BPF programs",
+            hint="run the same with sudo",
+        )
+
+
+def call(
+    bazaar: str,
+    method: str,
+    parameters: dict[str, Any] | None = None,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+    timeout: float | None = 30,
+) -> Any:
+    """Call the bazaar's supervisor. Raises StateError when none answers."""
+    try:
+        return rpc.call(socket_path(bazaar), method, parameters, on_event, timeout)
+    except (ConnectionError, TimeoutError, PermissionError) as error:
+        raise StateError(
+            f"bazaar {bazaar}: its supervisor does not answer: {error}",
+            hint=f"`bazaar up` starts it again; its log is {paths.bazaar(bazaar)}/supervisor.log",
+        ) from error
+
+
+def supervised(bazaar: str) -> bool:
+    """Whether a supervisor answers."""
+    try:
+        rpc.call(socket_path(bazaar), "ping", timeout=5)
+    except (OSError, BazaarError):
+        return False
+    return True
+
+
+def ensure_supervisor(bazaar: str, patience: float = 15.0) -> None:
+    """Start the supervisor unless one answers."""
+    if supervised(bazaar):
+        return
+    folder = paths.bazaar(bazaar)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / "supervisor.log"
+    with log.open("ab") as output:
+        log.chmod(0o600)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "bazaar", "supervise", bazaar],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + patience
+    while not supervised(bazaar):
+        if process.poll() is not None or time.monotonic() > deadline:
+            words = log.read_text(errors="replace").splitlines()[-1:] or ["it said nothing"]
+            raise StateError(
+                f"bazaar {bazaar}: its supervisor did not start: {words[0]}", hint=f"see {log}"
+            )
+        time.sleep(0.02)
+
+
+def current(bazaar: str) -> Current:
+    """What is there now, read from the kernel, the containers and the state folder."""
+    from bazaar.run import containers
+    from bazaar.site import network
+
+    folder = paths.bazaar(bazaar)
+    volumes = folder / "volumes"
+    found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
+    return Current(
+        wanted=last_wanted(bazaar),
+        sites=frozenset(network.observed(bazaar).sites),
+        containers=tuple(found),
+        volumes=frozenset(entry.name for entry in volumes.glob("*")),
+        supervised=supervised(bazaar),
+    )
+
+
+def last_wanted(bazaar: str) -> ResolvedBazaar | None:
+    """What was asked for the last time; None when nothing was, or it is unreadable."""
+    try:
+        stored = read_json(paths.bazaar(bazaar) / "wanted.json")
+        return from_json(stored) if stored is not None else None
+    except StateError:
+        # A file cut short: the kernel and the containers tell what is there.
+        return None
+
+
+def read_secrets(wanted: ResolvedBazaar) -> dict[str, dict[str, str]]:
+    """The values of all secrets, by service and variable. Raises MissingError for absent ones."""
+    values: dict[str, dict[str, str]] = {}
+    for service in wanted.services:
+        for secret in service.secrets:
+            values.setdefault(service.name, {})[secret.variable] = _secret(
+                service.name, secret.variable, secret.kind, secret.source
+            )
+    return values
+
+
+def _secret(service: str, variable: str, kind: str, source: str) -> str:
+    where = f"services.{service}.environment.{variable}"
+    if kind == "env":
+        if source not in os.environ:
+            raise MissingError(
+                f"{where}: the environment has no variable {source}",
+                hint=f"export {source}, and run the same again",
+            )
+        return os.environ[source]
+    try:
+        return Path(source).read_text().rstrip("\n")
+    except OSError as error:
+        raise MissingError(
+            f"{where}: cannot read {source}: {error.strerror}", hint="put the secret there"
+        ) from None

@@ -1,0 +1,175 @@
+"""The supervisor as a process: a guardian, its child that does the work, a socket to ask it.
+
+The guardian does nothing but start the child again when it is killed. Both end when the
+child is told to stop.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import socketserver
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import BazaarError
+from bazaar.host import paths
+from bazaar.host.files import lock
+from bazaar.spec.resolved import from_json
+from bazaar.up.rpc import Emit, Server
+from bazaar.up.supervisor import Supervisor
+
+TICK = 0.2  # seconds
+LARGEST_LOG = 1 << 20  # bytes; then it begins anew, one older log is kept
+
+
+def socket_path(bazaar: str) -> Path:
+    """Where the supervisor answers."""
+    return paths.bazaar(bazaar) / "supervisor.sock"
+
+
+def guard(bazaar: str) -> int:
+    """Run the supervisor, and start it again whenever it is killed; 0 when told to stop."""
+    pause = 0.05
+    while True:
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = supervise(bazaar)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: os.kill(child, number))  # noqa: B023
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return 0
+        _log(f"the supervisor ended ({status}), starting it again")
+        pause = 0.05 if time.monotonic() - began > 10 else min(pause * 2, 10)
+        time.sleep(pause)
+
+
+def supervise(bazaar: str) -> int:
+    """The work itself, until SIGTERM, SIGINT or a call of `stop`."""
+    folder = paths.bazaar(bazaar)
+    supervisor = Supervisor(bazaar)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
+    with lock(folder / "supervisor.lock", "supervisor"):
+        known = supervisor.load()
+        server = Server(socket_path(bazaar), _methods(supervisor, stop))
+        server.start()
+        metrics = _serve_metrics(supervisor, folder / "metrics.sock")
+        if known:
+            threading.Thread(target=_resume, args=(supervisor,), daemon=True).start()
+        try:
+            _loop(supervisor, stop, folder / "supervisor.log")
+        finally:
+            server.close()
+            metrics.shutdown()
+            (folder / "metrics.sock").unlink(missing_ok=True)
+            supervisor.release()
+    return 0
+
+
+def _loop(supervisor: Supervisor, stop: threading.Event, log: Path) -> None:
+    ticks = 0
+    while not stop.wait(TICK):
+        ticks += 1
+        try:
+            supervisor.tick()
+            if ticks % 5 == 0:
+                supervisor.repair()
+        except BazaarError as error:
+            _log(str(error))
+        if ticks % 300 == 0:
+            rotate(log)
+
+
+def _resume(supervisor: Supervisor) -> None:
+    """After a start: make what was wanted real again, adopting what runs."""
+    try:
+        for problem in supervisor.apply(supervisor.wanted, supervisor.secrets, lambda event: None):
+            _log(problem)
+    except BazaarError as error:
+        _log(str(error))
+
+
+def _methods(supervisor: Supervisor, stop: threading.Event) -> dict[str, Any]:
+    from bazaar.up import status
+
+    def ping(parameters: dict[str, Any], emit: Emit) -> Any:
+        return {"pid": os.getpid(), "guardian": os.getppid(), "ready": supervisor.ready()}
+
+    def apply(parameters: dict[str, Any], emit: Emit) -> Any:
+        wanted = from_json(parameters["wanted"])
+        return supervisor.apply(wanted, parameters["secrets"], emit)
+
+    def build(parameters: dict[str, Any], emit: Emit) -> Any:
+        return status.build(supervisor)
+
+    def end(parameters: dict[str, Any], emit: Emit) -> Any:
+        stop.set()
+        return {}
+
+    return {"ping": ping, "apply": apply, "status": build, "stop": end}
+
+
+def _serve_metrics(supervisor: Supervisor, path: Path) -> socketserver.BaseServer:
+    """`GET /metrics` in Prometheus' text format, on a socket of the owner alone."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            from bazaar.up import metrics
+
+            if self.path != "/metrics":
+                self.send_error(404)
+                return
+            text = metrics.render(supervisor)
+            self.send_response(200)
+            self.send_header("Content-Type", metrics.CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def address_string(self) -> str:
+            return "local"
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            return
+
+    path.unlink(missing_ok=True)
+    mask = os.umask(0o177)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        server = socketserver.ThreadingUnixStreamServer(
+            f"/proc/self/fd/{folder}/{path.name}", Handler
+        )
+    finally:
+        os.umask(mask)
+        os.close(folder)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def rotate(log: Path) -> None:
+    """Keep the log from filling the disk; the file stays open, so it is emptied in place."""
+    try:
+        if log.stat().st_size < LARGEST_LOG:
+            return
+        log.with_suffix(".log.1").write_bytes(log.read_bytes())
+        os.truncate(log, 0)
+    except FileNotFoundError:
+        return
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,178 @@
+"""What has to change for a bazaar to be as wanted: a pure function of two states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bazaar.model.change import Change
+from bazaar.model.container import ContainerState
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
+from bazaar.up import replicas
+from bazaar.up.replicas import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What is there now, read from the kernel and the state folder."""
+
+    wanted: ResolvedBazaar | None = None  # what was asked for the last time
+    sites: frozenset[str] = frozenset()
+    containers: tuple[ContainerState, ...] = ()
+    volumes: frozenset[str] = frozenset()
+    supervised: bool = False
+    secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+
+
+def plan(
+    wanted: ResolvedBazaar, current: Current, secrets: Mapping[str, Mapping[str, str]]
+) -> list[Change]:
+    """All changes, in the order of the description; empty when nothing is to do."""
+    return [
+        *_sites(wanted, current),
+        *_volumes(wanted, current),
+        *_services(wanted, current, secrets),
+        *_probes(wanted, current),
+        *_shield(wanted, current),
+        *_supervisor(current),
+    ]
+
+
+def destroy(current: Current, *, volumes: bool) -> list[Change]:
+    """What `down` takes away."""
+    last = current.wanted or ResolvedBazaar("")
+    names = dict.fromkeys(
+        [*(s.name for s in last.services), *(_slot(c).service for c in current.containers)]
+    )
+    return [
+        *(Change("destroy", "site", site) for site in sorted(current.sites)),
+        *(Change("destroy", "service", name) for name in names if name),
+        *(Change("destroy", "probe", probe.name) for probe in last.probes),
+        *((Change("destroy", "shield", "shield"),) if last.shield else ()),
+        *(Change("destroy", "volume", name) for name in sorted(current.volumes) if volumes),
+    ]
+
+
+def loses_data(changes: list[Change]) -> list[Change]:
+    """The changes that cannot be taken back."""
+    return [change for change in changes if change.kind == "volume" and change.action == "destroy"]
+
+
+def _sites(wanted: ResolvedBazaar, current: Current) -> list[Change]:
+    names = [site.name for site in wanted.sites]
+    return [
+        *(
+            Change("create", "site", site.name, f"{site.provider}, {site.subnet or 'namespace'}")
+            for site in wanted.sites
+            if site.name not in current.sites
+        ),
+        *(Change("destroy", "site", n) for n in sorted(current.sites) if n not in names),
+    ]
+
+
+def _volumes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
+    named = dict.fromkeys(
+        volume.name for service in wanted.services for volume in service.volumes if volume.name
+    )
+    return [Change("create", "volume", n) for n in named if n not in current.volumes]
+
+
+def _services(
+    wanted: ResolvedBazaar, current: Current, secrets: Mapping[str, Mapping[str, str]]
+) -> list[Change]:
+    changes: list[Change] = []
+    there: dict[str, dict[Slot, ContainerState]] = {}
+    for container in current.containers:
+        slot = _slot(container)
+        there.setdefault(slot.service, {})[slot] = container
+    before = {s.name: s for s in (current.wanted.services if current.wanted else ())}
+    for service in wanted.services:
+        found = there.pop(service.name, {})
+        change = _service(service, before.get(service.name), found, current, secrets)
+        if change is not None:
+            changes.append(change)
+    return changes + [Change("destroy", "service", name) for name in sorted(there)]
+
+
+def _service(
+    service: ResolvedService,
+    before: ResolvedService | None,
+    found: dict[Slot, ContainerState],
+    current: Current,
+    secrets: Mapping[str, Mapping[str, str]],
+) -> Change | None:
+    slots = replicas.slots(service)
+    if not found:
+        return Change("create", "service", service.name, describe(service))
+    reasons: list[str] = []
+    if any(slot not in found for slot in slots) or any(slot not in slots for slot in found):
+        reasons.append(f"replicas {len(found)} → {len(slots)}")
+    print_ = replicas.fingerprint(service, secrets.get(service.name, {}))
+    if any(dict(c.labels).get("fingerprint") != print_ for c in found.values()):
+        reasons.append(_differences(before, service) or "container changed")
+    elif before is not None and before != service:
+        reasons.append(_differences(before, service))
+    if not current.supervised and any(c.status != "running" for c in found.values()):
+        reasons.append("stopped replicas start again")
+    if not any(reasons):
+        return None
+    return Change(
+        "update", "service", service.name, describe(service), "; ".join(filter(None, reasons))
+    )
+
+
+def _differences(before: ResolvedService | None, after: ResolvedService) -> str:
+    """Which fields differ; never their values, which may be long or secret."""
+    if before is None:
+        return ""
+    names = [
+        name
+        for name in ResolvedService.__dataclass_fields__
+        if name not in ("replicas", "sites") and getattr(before, name) != getattr(after, name)
+    ]
+    return ", ".join(names)
+
+
+def describe(service: ResolvedService) -> str:
+    """A service in a few words: 2x2, its image, its engine, its volumes."""
+    count = f"{len(service.sites)}x{service.replicas}" if len(service.sites) > 1 else ""
+    words = [count or str(service.replicas), service.image, replicas.engine(service)]
+    words += [f"volume {volume.name}" for volume in service.volumes if volume.name]
+    return ", ".join(words)
+
+
+def _probes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
+    before = {p.name: p for p in (current.wanted.probes if current.wanted else ())}
+    changes: list[Change] = []
+    for probe in wanted.probes:
+        if probe.name not in before:
+            changes.append(Change("create", "probe", probe.name, probe.text.split("{")[0].strip()))
+        elif before[probe.name] != probe:
+            changes.append(Change("update", "probe", probe.name, "", "program"))
+    names = [probe.name for probe in wanted.probes]
+    return changes + [Change("destroy", "probe", name) for name in before if name not in names]
+
+
+def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
+    before = current.wanted.shield if current.wanted else None
+    after = wanted.shield
+    if after == before:
+        return []
+    if after is None:
+        return [Change("destroy", "shield", "shield")]
+    action = "update" if before else "create"
+    return [Change(action, "shield", "shield", f"{after.rate:g}/s for each source, {after.mode}")]
+
+
+def _supervisor(current: Current) -> list[Change]:
+    if current.supervised or current.wanted is None:
+        return []
+    return [Change("create", "supervisor", "supervisor", why="it does not run")]
+
+
+def _slot(container: ContainerState) -> Slot:
+    labels = dict(container.labels)
+    number = labels.get("number", "0")
+    return Slot(
+        labels.get("service", ""), labels.get("site", ""), int(number) if number.isdigit() else 0
+    )

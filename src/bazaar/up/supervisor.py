@@ -1,0 +1,253 @@
+"""One supervisor for each bazaar: the only one who changes what runs.
+
+It holds nothing that cannot be read back. What is wanted lies in ``wanted.json``, its secrets
+in ``secrets.json`` (readable by the owner alone), the numbers in ``layout.json``; what runs is
+found by the containers' labels. Killed and started again it adopts all that runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import BazaarError, LockedError, StateError
+from bazaar.host import paths
+from bazaar.host.files import read_json, write_json
+from bazaar.model.site import Backend, BackendStatus, Front
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedService, from_json, to_json
+from bazaar.up import layout as layouts
+from bazaar.up.keeper import Keeper, Replica
+from bazaar.up.observers import Observers
+from bazaar.up.replicas import Slot
+
+Emit = Callable[[dict[str, Any]], None]
+Secrets = dict[str, dict[str, str]]  # service → variable → value
+
+
+class Supervisor:
+    """What is wanted, what runs, and the balance over it; `Rollout` brings them together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = paths.bazaar(name)
+        self.started = time.time()
+        self.known: ResolvedBazaar | None = None
+        self.numbers: layouts.Layout | None = None
+        self.secrets: Secrets = {}
+        self.keepers: dict[str, Keeper] = {}  # by container id
+        self.observers = Observers(name)
+        self.emit: Emit = lambda event: None
+        self._changing = threading.Lock()  # one change at a time
+        self._guard = threading.RLock()  # of the keepers and the promised addresses
+        self._promised: set[str] = set()
+        self._balancing = threading.Lock()
+        self._changed = threading.Condition()
+
+    # What is stored
+
+    def load(self) -> bool:
+        """Read back what was wanted; False when nothing was."""
+        stored = read_json(self.folder / "wanted.json")
+        if stored is None:
+            return False
+        try:
+            self.known = from_json(stored)
+            numbers = read_json(self.folder / "layout.json")
+            self.numbers = layouts.from_json(numbers) if numbers else None
+            self.secrets = read_json(self.folder / "secrets.json") or {}
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(
+                f"{self.folder}: the stored state is of no known form: {error!r}",
+                hint=f"`bazaar up FILE` writes it anew; `bazaar down {self.name}` clears it away",
+            ) from error
+        return True
+
+    def store(self, wanted: ResolvedBazaar, secrets: Secrets) -> None:
+        """Take a new description as what is wanted from now on."""
+        write_json(self.folder / "secrets.json", secrets)
+        write_json(self.folder / "wanted.json", to_json(wanted))
+        self.known, self.secrets = wanted, secrets
+
+    def store_layout(self, layout: layouts.Layout) -> None:
+        """Remember the addresses."""
+        self.numbers = layout
+        write_json(self.folder / "layout.json", layout.to_json())
+
+    @property
+    def wanted(self) -> ResolvedBazaar:
+        """What is wanted. Raises StateError before the first `up`."""
+        if self.known is None:
+            raise StateError(f"bazaar {self.name} has no description yet")
+        return self.known
+
+    @property
+    def layout(self) -> layouts.Layout:
+        """The addresses. Raises StateError before the first `up`."""
+        if self.numbers is None:
+            raise StateError(f"bazaar {self.name} has no addresses yet")
+        return self.numbers
+
+    # Changing
+
+    def apply(self, wanted: ResolvedBazaar, secrets: Secrets, emit: Emit) -> list[str]:
+        """Make ``wanted`` real; returns what did not become healthy, in sentences."""
+        from bazaar.up.rollout import Rollout
+
+        with self._change():
+            self.emit = emit
+            try:
+                self.store(wanted, secrets)
+                return Rollout(self).run()
+            finally:
+                self.emit = lambda event: None
+
+    @contextlib.contextmanager
+    def _change(self) -> Generator[None]:
+        if not self._changing.acquire(blocking=False):
+            raise LockedError(
+                f"bazaar {self.name} is being changed already",
+                hint="wait until it is done, and run the same again",
+            )
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    def ready(self) -> bool:
+        """No change is under way."""
+        return not self._changing.locked()
+
+    # The replicas
+
+    def keep(self, replica: Replica) -> Keeper:
+        """Begin to keep a replica running."""
+        keeper = Keeper(replica, self._replica_changed)
+        with self._guard:
+            self.keepers[replica.id] = keeper
+            self._promised.discard(replica.address)
+        keeper.start()
+        return keeper
+
+    def forget(self, keeper: Keeper) -> None:
+        """Take a replica out of all that is kept and balanced."""
+        with self._guard:
+            self.keepers.pop(keeper.replica.id, None)
+
+    def all_keepers(self) -> list[Keeper]:
+        """Every replica that is kept now, in a steady order."""
+        with self._guard:
+            return sorted(self.keepers.values(), key=lambda keeper: keeper.replica.id)
+
+    def in_slot(self, slot: Slot) -> Keeper | None:
+        """Who fills a slot and is not on its way out."""
+        for keeper in self.all_keepers():
+            if Slot(*keeper.replica.slot) == slot and not keeper.draining:
+                return keeper
+        return None
+
+    def promise_address(self, site: str) -> str:
+        """A free address of a site, for a replica about to be kept."""
+        with self._guard:
+            taken = {keeper.replica.address for keeper in self.keepers.values()} | self._promised
+            address = self.layout.free_address(site, taken)
+            self._promised.add(address)
+            return address
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until ``condition`` holds; it is asked again whenever a replica changed."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout)
+
+    def _replica_changed(self, keeper: Keeper) -> None:
+        condition, replica = keeper.condition, keeper.replica
+        if condition.phase != "starting":
+            self.emit(
+                {
+                    "kind": "replica",
+                    "name": replica.name,
+                    "engine": replica.engine,
+                    "phase": condition.phase,
+                    "start_ms": condition.start_ms,
+                    "problem": condition.problem,
+                    "adopted": condition.adopted,
+                }
+            )
+        with self._changed:
+            self._changed.notify_all()
+
+    # The balance
+
+    def balance(self) -> None:
+        """Bring the balance to what is kept now."""
+        from bazaar.site import balance
+
+        with self._balancing:
+            balance.apply(self.name, self.fronts())
+
+    def backends(self) -> dict[str, list[BackendStatus]]:
+        """What the balance measured, by service; nothing while it does not run."""
+        from bazaar.site import balance
+
+        try:
+            return balance.status(self.name)
+        except BazaarError:
+            return {}
+
+    def fronts(self) -> list[Front]:
+        """What the balance is to do now."""
+        keepers = self.all_keepers()
+        return [
+            self._front(service, service.port, keepers)
+            for service in self.wanted.services
+            if service.port is not None
+        ]
+
+    def _front(self, service: ResolvedService, port: int, keepers: list[Keeper]) -> Front:
+        return Front(
+            service=service.name,
+            address=self.layout.front(service.name),
+            port=port,
+            mode=service.mode,
+            health=service.health,
+            backends=tuple(
+                Backend(
+                    id=keeper.replica.id,
+                    site=keeper.replica.site,
+                    address=keeper.replica.address,
+                    port=keeper.replica.port or port,
+                    draining=keeper.draining,
+                )
+                for keeper in keepers
+                if keeper.replica.service == service.name
+            ),
+            publish=service.publish,
+            certificate=Path(service.certificate) if service.certificate else None,
+            nearest=service.nearest,
+        )
+
+    # Life
+
+    def tick(self) -> None:
+        """A few times a second: watch floods, collect events."""
+        self.observers.tick()
+
+    def repair(self) -> None:
+        """Every second: start the balance and the names again, should they have died."""
+        from bazaar.site import balance, names
+
+        if self.known is None or self.numbers is None or not self.ready():
+            return
+        if not balance.running(self.name):
+            self.balance()
+        if not names.running(self.name):
+            names.apply(self.name, {name: self.layout.front(name) for name in self.layout.fronts})
+
+    def release(self) -> None:
+        """End, and leave everything running."""
+        for keeper in self.all_keepers():
+            keeper.release()
+        self.observers.release()

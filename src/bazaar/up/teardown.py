@@ -1,0 +1,147 @@
+"""Takes a bazaar away, whatever is left of it: every step looks for what is really there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import BazaarError
+from bazaar.host import paths
+from bazaar.up import rpc
+from bazaar.up.daemon import socket_path
+
+Emit = Callable[[dict[str, Any]], None]
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+
+
+def remove(bazaar: str, emit: Emit, *, volumes: bool) -> None:
+    """Take everything of a bazaar away; its volumes too when asked.
+
+    Can be interrupted and called again; a step that fails does not keep the others from
+    being done, and is raised at the end.
+    """
+    problems: list[str] = []
+    for step in (_stop_supervisor, _remove_observers, _remove_balance):
+        _try(problems, lambda step=step: step(bazaar))
+    _remove_containers(bazaar, emit, problems)
+    _try(problems, lambda: _remove_network(bazaar))
+    if not problems:
+        _remove_state(paths.bazaar(bazaar), volumes=volumes)
+        return
+    raise BazaarError(
+        f"bazaar {bazaar}: not all could be taken away:\n" + "\n".join(problems),
+        hint="mend that, and run the same again",
+    )
+
+
+def _try(problems: list[str], step: Callable[[], None]) -> None:
+    try:
+        step()
+    except BazaarError as error:
+        problems.append(f"  {error.message}")
+
+
+def _stop_supervisor(bazaar: str) -> None:
+    """Ask it to end; end it when it does not listen."""
+    try:
+        answer = rpc.call(socket_path(bazaar), "ping", timeout=5)
+        processes = [int(answer["guardian"]), int(answer["pid"])]
+        rpc.call(socket_path(bazaar), "stop", timeout=5)
+    except (OSError, BazaarError):
+        processes = _supervisors(bazaar)
+        # The guardian first, or it starts another child.
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(_is_supervisor(process, bazaar) for process in processes):
+        if time.monotonic() > deadline:
+            raise BazaarError(f"the supervisor (process {processes[-1]}) does not end")
+        time.sleep(0.01)
+
+
+def _supervisors(bazaar: str) -> list[int]:
+    """The processes that supervise this bazaar, parents first."""
+    return sorted(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_supervisor(int(entry.name), bazaar)
+    )
+
+
+def _is_supervisor(process: int, bazaar: str) -> bool:
+    """Whether a process is this bazaar's supervisor, of this state folder."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    chosen = os.environ.get("BAZAAR_STATE", "").encode()
+    theirs = next((e[13:] for e in environment if e.startswith(b"BAZAAR_STATE=")), b"")
+    return words[-4:-1] == [b"bazaar", b"supervise", bazaar.encode()] and theirs == chosen
+
+
+def _remove_observers(bazaar: str) -> None:
+    from bazaar import shield
+    from bazaar.bpf import pins
+
+    shield.remove(bazaar)
+    pins.remove(f"/sys/fs/bpf/bazaar/{bazaar}")
+
+
+def _remove_balance(bazaar: str) -> None:
+    from bazaar.site import balance, names
+
+    balance.stop(bazaar)
+    names.stop(bazaar)
+
+
+def _remove_containers(bazaar: str, emit: Emit, problems: list[str]) -> None:
+    from bazaar.run import containers
+    from bazaar.up.keeper import remove as remove_container
+
+    found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
+
+    def take(container: str, name: str) -> None:
+        began = time.monotonic()
+        _try(problems, lambda: remove_container(container, GRACE))
+        emit({"kind": "replica", "name": name, "seconds": time.monotonic() - began})
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(lambda c: take(c.id, c.name), found))
+
+
+def _remove_network(bazaar: str) -> None:
+    from bazaar.site import network
+
+    network.remove_all(bazaar)
+
+
+def _remove_state(folder: Path, *, volumes: bool) -> None:
+    """All files but the volumes, unless these are to go too."""
+    kept = folder / "volumes"
+    keep = not volumes and kept.is_dir() and any(kept.iterdir())
+    for entry in list(folder.glob("*")) + list(folder.glob(".*")):
+        if keep and entry == kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    if not keep:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
+
+
+def remove_empty_folders() -> None:
+    """The state folder itself goes with the last that was in it."""
+    for folder in (paths.state() / "bazaars", paths.containers(), paths.state()):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where it is empty
