@@ -1,0 +1,431 @@
+"""Containers by id: start, look, wait, signal, stop, remove, execute, logs.
+
+Everything that is known of a container lies in its directory below the state folder, so any
+process may take over from any other:
+
+    container.json  what it is: id, name, engine, labels (readable names, no secrets)
+    config.json     the OCI bundle, secrets included: 0600
+    launch.json     how it is started and cleared up
+    process.json    the engine's process and the shim, with their start times
+    exit.json       its exit code, once it ended
+    log, log.1      what it wrote
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import BazaarError, EngineError, StateError
+from bazaar.host import cgroups, paths, processes
+from bazaar.model.container import ContainerSpec, ContainerState
+from bazaar.run import bundle, engines, launch, rootfs
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
+# -S: no site packages, half the memory and a third of the start.
+_SHIM = "import sys; sys.path.insert(0, sys.argv[3]); from bazaar.run.shim import main; main(sys.argv[1], int(sys.argv[2]))"
+
+
+def folder(container: str) -> Path:
+    """A container's directory. Raises EngineError for what cannot be an id."""
+    if not _ID.fullmatch(container):
+        raise EngineError(
+            f"'{container}' cannot name a container",
+            hint="letters, digits, '.', '_' and '-', up to 127 of them",
+        )
+    return paths.containers() / container
+
+
+def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
+    """Make everything a container needs but its processes: directory, root, bundle, cgroups.
+
+    ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
+    left then.
+    """
+    place = folder(spec.id)
+    if place.exists():
+        found = state(spec.id)
+        if found is not None and found.status != "running" and owner is None:
+            remove(spec.id)
+        elif found is not None:
+            raise EngineError(
+                f"the name {spec.name} is taken by a container that is {found.status}",
+                hint=f"bazaar rm -f {spec.name}",
+            )
+    engine = engines.get(spec.engine)
+    command = engine.command(place, network=spec.namespace is not None)
+    try:
+        place.mkdir(parents=True, mode=0o700)
+        record = {
+            "id": spec.id,
+            "name": spec.name,
+            "engine": spec.engine,
+            "image": spec.image.reference,
+            "command": bundle.arguments(spec),
+            "labels": dict(spec.labels),
+            "created_at": time.time(),
+            "boot": launch.boot_id(),
+            "owner": _identity(owner),
+        }
+        launch.store(place, "container.json", record)
+        groups = _groups(spec, own=engine.own_cgroups)
+        asked = launch.Launch(
+            id=spec.id,
+            engine=spec.engine,
+            command=tuple(command),
+            cgroups=tuple(map(str, groups)),
+            folder=str(place),
+            stop_signal=_signal(spec.image.config.stop_signal),
+        )
+        launch.store(
+            place,
+            "launch.json",
+            {name: getattr(asked, name) for name in launch.Launch.__dataclass_fields__},
+        )
+        root = rootfs.mount(spec.image.layers, place)
+        bundle.write(spec, place, root, cgroup=f"/{cgroups.PARENT}/{spec.id}")
+        _check_executable(spec, root)
+    except FileExistsError as error:
+        raise EngineError(
+            f"the name {spec.name} is taken", hint=f"bazaar rm -f {spec.name}"
+        ) from error
+    except OSError as error:
+        discard(spec.id)
+        raise EngineError(
+            f"cannot make container {spec.name}: {error.strerror}: {error.filename}"
+        ) from error
+    except BaseException:
+        discard(spec.id)
+        raise
+    return asked
+
+
+def _identity(pid: int | None) -> list[int]:
+    found = processes.identify(pid) if pid else None
+    return [found.pid, found.start] if found else []
+
+
+def _signal(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return signal.Signals["SIG" + name.upper().removeprefix("SIG")]
+    except KeyError:
+        return signal.SIGTERM
+
+
+def _groups(spec: ContainerSpec, *, own: bool) -> list[Path]:
+    """Make the container's control groups; the directories the engine's process must enter."""
+    if reason := cgroups.problem(spec.limits):
+        if spec.limits.memory is None and spec.limits.cpus is None and spec.limits.pids is None:
+            return []  # it runs all the same; only `container` in probes will not know it
+        raise EngineError(f"limits cannot be kept here: {reason}", hint="run it without limits")
+    if not own:
+        return cgroups.create(spec.id, spec.limits)
+    # runc makes and limits its own groups, but beside v1 controllers it leaves v2 alone.
+    found = cgroups.find()
+    if found.v2 is None or not found.v1:
+        return []
+    return cgroups.create(spec.id, hierarchies=cgroups.Hierarchies(found.v2))
+
+
+def _check_executable(spec: ContainerSpec, root: Path) -> None:
+    arguments = bundle.arguments(spec)
+    variables = bundle.environment(spec, "/")
+    mounted = [mount.target for mount in spec.mounts] + ["/proc", "/sys", "/dev"]
+    found = rootfs.executable(
+        root, arguments[0], variables["PATH"], bundle.directory(spec), mounted
+    )
+    if not found.code:
+        return
+    image, name = spec.image.reference, arguments[0]
+    words = "not found in" if found.code == 127 else "is no program that can be executed in"
+    hint = None
+    if image.startswith("deb://") and found.code == 127 and "/" not in name:
+        more = re.sub(r"packages=([^&]*)", rf"packages=\1,{name}", image)
+        more = (
+            more
+            if "packages=" in image
+            else f"{image}{'&' if '?' in image else '?'}packages={name}"
+        )
+        hint = f"the image has no such program; add it: {more}"
+    error = EngineError(f"{name}: {words} {image}", hint=hint)
+    error.exit_code = found.code
+    raise error
+
+
+def start(spec: ContainerSpec) -> ContainerState:
+    """Start a container that outlives this process; returns when its process is started.
+
+    Raises EngineError, with docker's exit codes, when it could not be; nothing is left then.
+    """
+    asked = prepare(spec)
+    ready, report = os.pipe2(os.O_CLOEXEC)
+    source = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-I", "-S", "-c", _SHIM, asked.folder, str(report), source]
+    try:
+        with (Path(asked.folder) / "shim.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(report,),
+                env={"PATH": os.environ.get("PATH", "")},
+            )
+        os.close(report)
+        process.wait()
+        answer = b""
+        while chunk := os.read(ready, 4096):
+            answer += chunk
+        result: dict[str, Any] = json.loads(answer) if answer else {}
+    except BaseException:
+        discard(spec.id)
+        raise
+    finally:
+        os.close(ready)
+    if "pid" not in result:
+        problem = EngineError(str(result.get("error") or _last_line(asked.path("shim.log"))))
+        problem.exit_code = int(result.get("code", 125))
+        discard(spec.id)
+        raise problem
+    return ContainerState(
+        spec.id,
+        spec.name,
+        spec.engine,
+        "running",
+        int(result["pid"]),
+        None,
+        float(result["started_at"]),
+        spec.labels,
+    )
+
+
+def _last_line(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (
+            path.read_text(errors="replace").strip().splitlines()
+            or ["its shim ended without a word"]
+        )[-1]
+    return "its shim ended without a word"
+
+
+def state(container: str) -> ContainerState | None:
+    """What a container is doing now, by what runs, not by what was written; None: no such one."""
+    place = folder(container)
+    about = launch.load(place, "container.json")
+    if about is None:
+        return None
+    running, status, code = _process(place), "stopped", None
+    started = 0.0
+    if record := launch.load(place, "process.json"):
+        started = float(record.get("started_at", 0))
+    if running is not None:
+        status = "running"
+    elif ended := launch.load(place, "exit.json"):
+        code = int(ended["code"])
+    elif not started and _same_boot(about) and (_creating(place, about)):
+        status = "created"
+    return ContainerState(
+        id=container,
+        name=str(about.get("name", container)),
+        engine=str(about.get("engine", "")),
+        status=status,
+        pid=running.pid if running else 0,
+        exit_code=code,
+        started_at=started,
+        labels=tuple(sorted((str(k), str(v)) for k, v in dict(about.get("labels") or {}).items())),
+    )
+
+
+def _same_boot(record: dict[str, Any]) -> bool:
+    return record.get("boot") == launch.boot_id()
+
+
+def _creating(place: Path, about: dict[str, Any]) -> bool:
+    """Whether somebody is still at work on a container that has no process yet."""
+    if owner := about.get("owner"):
+        return processes.alive(processes.Identity(int(owner[0]), int(owner[1])))
+    return (
+        not (place / "exit.json").exists() and time.time() - float(about.get("created_at", 0)) < 30
+    )
+
+
+def _process(place: Path) -> processes.Identity | None:
+    """The container's process, when that very one still runs."""
+    return _recorded(place, "pid", "start")
+
+
+def _shim(place: Path) -> processes.Identity | None:
+    return _recorded(place, "shim", "shim_start")
+
+
+def _recorded(place: Path, pid: str, start: str) -> processes.Identity | None:
+    record = launch.load(place, "process.json")
+    if record is None or not _same_boot(record):
+        return None
+    try:
+        identity = processes.Identity(int(record[pid]), int(record[start]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(
+            f"{place}/process.json is not what was written", hint="bazaar rm -f it"
+        ) from error
+    return identity if processes.alive(identity) else None
+
+
+def listing() -> list[ContainerState]:
+    """Every container on this machine, by id."""
+    try:
+        names = sorted(
+            entry.name for entry in paths.containers().iterdir() if _ID.fullmatch(entry.name)
+        )
+    except FileNotFoundError:
+        return []
+    return [found for found in map(state, names) if found is not None]
+
+
+def detail(container: str) -> dict[str, Any]:
+    """container.json: what was asked for, without secrets. Raises EngineError: no such one."""
+    about = launch.load(folder(container), "container.json")
+    if about is None:
+        raise EngineError(f"there is no container {container}", hint="`bazaar ps --all` lists them")
+    return about
+
+
+def exit_fd(container: str) -> int | None:
+    """A descriptor that becomes readable once the container has ended; None: it has already.
+
+    It is the shim's pidfd, whose end comes after the exit code was recorded; without a shim
+    the container's own. The caller closes it.
+    """
+    place = folder(container)
+    for identity in (_shim(place), _process(place)):
+        if identity is not None and (descriptor := processes.pidfd(identity)) is not None:
+            return descriptor
+    return None
+
+
+def wait(container: str, timeout: float | None = None) -> int | None:
+    """Wait for a container's end; its exit code, None when ``timeout`` seconds passed first.
+
+    Where nobody saw how it ended (its shim was killed too) that is 137, as for SIGKILL.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    place = folder(container)
+    for identity in (_shim(place), _process(place)):
+        if identity is not None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not processes.wait(identity, left):
+                return None
+    found = state(container)
+    if found is None:
+        raise EngineError(f"there is no container {container}", hint="`bazaar ps --all` lists them")
+    return 137 if found.exit_code is None else found.exit_code
+
+
+def send_signal(container: str, number: int) -> bool:
+    """Send a signal to the container's first process; False when it does not run.
+
+    gVisor passes a signal of its sandbox process on to it; SIGKILL ends the sandbox itself.
+    """
+    identity = _process(folder(container))
+    return identity is not None and processes.send(identity, number)
+
+
+def stop(container: str, timeout: float = 10.0) -> int | None:
+    """Ask a container to end with its image's stop signal; after ``timeout`` seconds kill it.
+
+    Returns its exit code, None when it did not run at all. Raises EngineError when it stays.
+    """
+    place = folder(container)
+    identity = _process(place)
+    asked = launch.read(place)
+    if identity is not None:
+        number = asked.stop_signal if asked else signal.SIGTERM
+        if not processes.terminate(identity, timeout, number):
+            raise EngineError(
+                f"{container} does not end, even by SIGKILL",
+                hint="a process of it hangs in the kernel",
+            )
+    shim = _shim(place)
+    if shim is not None:
+        processes.wait(shim, 10.0)
+    elif asked is not None:
+        launch.settle(asked, parent=False)
+    found = state(container)
+    return found.exit_code if found else None
+
+
+def remove(container: str, *, force: bool = False, timeout: float = 10.0) -> None:
+    """Take a container's directory away, and with ``force`` the container first.
+
+    Raises EngineError when it runs and ``force`` is not given.
+    """
+    found = state(container)
+    if found is not None and found.status == "running":
+        if not force:
+            raise EngineError(
+                f"{found.name} is running",
+                hint=f"bazaar stop {found.name}, or bazaar rm -f {found.name}",
+            )
+        stop(container, timeout)
+    place = folder(container)
+    if (shim := _shim(place)) is not None and not processes.wait(shim, 10.0):
+        processes.send(shim, signal.SIGKILL)
+        processes.wait(shim, 5.0)
+    discard(container)
+
+
+def discard(container: str) -> None:
+    """Clear away whatever there is of a container, however far it came."""
+    place = folder(container)
+    asked = launch.read(place)
+    if asked is not None and (place / "engine.log").exists():
+        launch.settle(asked, parent=False)
+    cgroups.remove(container)
+    if place.exists():
+        rootfs.unmount(place)
+        shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        raise StateError(f"{place} cannot be removed", hint="see what holds it: findmnt, fuser -vm")
+
+
+def logs(
+    container: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
+) -> Iterator[Any]:
+    """What a container wrote, as `run.logs.LogLine`; with ``follow`` until it ends."""
+    from bazaar.run import logs as files
+
+    detail(container)
+    ended = exit_fd(container) if follow else None
+    try:
+        yield from files.read(folder(container), since=since, tail=tail, ended=ended)
+    finally:
+        if ended is not None:
+            os.close(ended)
+
+
+def sweep() -> list[str]:
+    """Remove foreground containers whose runner was killed and that ended since; their ids."""
+    gone: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(paths.containers().iterdir()):
+            about = launch.load(entry, "container.json")
+            if about is None or not about.get("owner"):
+                continue
+            owner = processes.Identity(*map(int, about["owner"]))
+            if not (_same_boot(about) and processes.alive(owner)) and _process(entry) is None:
+                with contextlib.suppress(BazaarError):
+                    discard(entry.name)
+                    gone.append(entry.name)
+    return gone

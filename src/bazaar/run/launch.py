@@ -1,0 +1,193 @@
+"""Starting one container's processes, learning how they end, and clearing up after them.
+
+Used by the foreground run and by the shim of detached ones. Both are subreapers: the engine
+starts the container and exits, and what it leaves behind becomes our child, whose end only we
+learn. This module imports little: every container's shim holds it in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import EngineError
+from bazaar.host import cgroups, processes
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What it takes to start a container and to clear up after it; kept as launch.json."""
+
+    id: str
+    engine: str
+    command: tuple[str, ...]  # the engine's program and its global options
+    cgroups: tuple[str, ...]  # directories the engine's process is put into first
+    folder: str
+    stop_signal: int = 15
+
+    def path(self, name: str) -> Path:
+        """A file of the container's directory."""
+        return Path(self.folder) / name
+
+
+def store(folder: Path, name: str, value: dict[str, Any]) -> None:
+    """Write a small JSON file of the container's directory by rename.
+
+    Without fsync: a container does not survive what would lose it.
+    """
+    temporary = folder / f".{name}.{os.getpid()}"
+    temporary.write_text(json.dumps(value))
+    temporary.chmod(0o600)
+    temporary.replace(folder / name)
+
+
+def load(folder: Path, name: str) -> dict[str, Any] | None:
+    """Read what `store` wrote; None when it is missing or cut short."""
+    try:
+        value = json.loads((folder / name).read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read(folder: Path) -> Launch | None:
+    """The launch of a container's directory; None when it holds none."""
+    value = load(folder, "launch.json")
+    try:
+        return None if value is None else Launch(**{**value, "command": tuple(value["command"])})
+    except (TypeError, KeyError):
+        return None
+
+
+def boot_id() -> str:
+    """This boot: start times of processes mean nothing in another."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start(launch: Launch, stdio: tuple[int, int, int], *, console: Path | None = None) -> int:
+    """Have the engine start the container; the pid of its process on the host, our child.
+
+    ``stdio`` are descriptors the container gets as its own. ``console`` is a socket on which
+    the engine hands over the terminal. Raises EngineError with docker's exit code.
+    """
+    pid_file = launch.path("pid")
+    pid_file.unlink(missing_ok=True)
+    arguments = [
+        *launch.command,
+        "run",
+        "--detach",
+        "--bundle",
+        launch.folder,
+        "--pid-file",
+        str(pid_file),
+    ]
+    if console is not None:
+        arguments += ["--console-socket", str(console)]
+    engine = spawn([*arguments, launch.id], stdio, launch.cgroups)
+    _, status = os.waitpid(engine, 0)
+    if status != 0:
+        raise failure(launch, processes.exit_code(status))
+    return int(pid_file.read_text())
+
+
+def spawn(arguments: list[str], stdio: tuple[int, int, int], groups: tuple[str, ...]) -> int:
+    """fork and exec with ``stdio`` as descriptors 0 to 2, inside the control groups; the pid."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        cgroups.add(map(Path, groups))
+        copies = [os.dup(descriptor) for descriptor in stdio]
+        for number, copy in enumerate(copies):
+            os.dup2(copy, number)
+        os.closerange(3, 4096)
+        # PATH alone: the engine needs to know nothing of the caller's environment.
+        os.execve(
+            arguments[0],
+            arguments,
+            {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+        )
+    except OSError as error:
+        os.write(2, f"{arguments[0]}: {error}\n".encode())
+    finally:
+        os._exit(125)
+
+
+def failure(launch: Launch, code: int, log: str = "engine.log") -> EngineError:
+    """The engine's last word on why it failed, as docker's 125, 126 or 127."""
+    message = ""
+    with contextlib.suppress(OSError):
+        for line in launch.path(log).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                entry = json.loads(line)
+                if entry["level"] in ("error", "fatal", "warning"):
+                    message = str(entry["msg"])
+    error = EngineError(
+        f"{launch.engine}: {message or f'it ended with exit code {code} and no word'}"
+    )
+    last = message.lower()
+    # "cannot create sandbox: … no such file" is the engine's own trouble, not the command's.
+    if any(phrase in last for phrase in ("failed to load", 'exec: "', "exec /", "executable file")):
+        if "no such file or directory" in last or "not found" in last:
+            error.exit_code = 127
+        elif "permission denied" in last or "is a directory" in last or "exec format error" in last:
+            error.exit_code = 126
+    return error
+
+
+def reap(pid: int) -> int:
+    """Wait until our child ``pid`` ends, reaping whatever else does; its wait status."""
+    while True:
+        child, status = os.waitpid(-1, 0)
+        if child == pid:
+            return status
+
+
+def exit_code(launch: Launch, status: int) -> int:
+    """The container's exit code: 137 also where a sandbox fell to the memory limit."""
+    code = processes.exit_code(status)
+    if code not in (0, 137) and launch.engine == "gvisor" and cgroups.memory_events(launch.id):
+        return 137
+    return code
+
+
+def settle(launch: Launch, *, parent: bool) -> None:
+    """Clear up after a container that ended: engine state, control groups, mounts.
+
+    Safe to call again, and from another process than the container's ``parent``.
+    """
+    if parent:
+        # The engine waits for its gofer to be gone for good, which a zombie is not.
+        _reap_rest()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # The engine's "no such container" is what is wanted; anything else shows below.
+        child = spawn([*launch.command, "delete", "--force", launch.id], (null, null, null), ())
+        os.waitpid(child, 0)
+    finally:
+        os.close(null)
+    for pid in cgroups.processes(launch.id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    if parent:
+        _reap_rest()
+    cgroups.remove(launch.id)
+    from bazaar.host import mounts
+
+    mounts.unmount_below(Path(launch.folder))
+
+
+def _reap_rest(timeout: float = 2.0) -> None:
+    """Reap every child that ends within ``timeout`` seconds, returning when none is left."""
+    deadline = time.monotonic() + timeout
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.002)
