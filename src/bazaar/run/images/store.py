@@ -1,0 +1,151 @@
+"""Where images are kept: records by reference, layers by content.
+
+    images/HASH.json    one record a reference
+    layers/NAME/        one unpacked layer; appears by rename, so it is whole or not there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from bazaar.errors import ImageError, StateError
+from bazaar.host import files, paths
+from bazaar.model.container import Image, ImageConfig
+
+
+def layers() -> Path:
+    """The folder of all layers."""
+    return paths.cache() / "layers"
+
+
+def _record(reference: str) -> Path:
+    return paths.cache() / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"
+
+
+def find(reference: str) -> Image | None:
+    """The image remembered under ``reference``, when all its layers are there."""
+    try:
+        return _image(files.read_json(_record(reference)), reference)
+    except StateError:
+        return None  # it can be made again
+
+
+def _image(value: Any, reference: str | None = None) -> Image | None:
+    try:
+        if reference is not None and value["reference"] != reference:
+            return None
+        config = value["config"]
+        image = Image(
+            reference=value["reference"],
+            digest=value["digest"],
+            layers=tuple(layers() / Path(name).name for name in value["layers"]),
+            config=ImageConfig(
+                entrypoint=tuple(config["entrypoint"]),
+                command=tuple(config["command"]),
+                environment=tuple((name, text) for name, text in config["environment"]),
+                working_directory=config["working_directory"],
+                user=config["user"],
+                stop_signal=config["stop_signal"],
+                exposed_ports=tuple(config["exposed_ports"]),
+            ),
+            size=value["size"],
+            cached=True,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return image if all(layer.is_dir() for layer in image.layers) else None
+
+
+def remember(image: Image) -> None:
+    """Keep an image's record."""
+    config = image.config
+    value = {
+        "reference": image.reference,
+        "digest": image.digest,
+        "layers": [layer.name for layer in image.layers],
+        "size": image.size,
+        "config": {name: getattr(config, name) for name in ImageConfig.__dataclass_fields__},
+    }
+    files.write_json(_record(image.reference), value, 0o644)
+
+
+def listing() -> list[Image]:
+    """Every image whose layers are there."""
+    found: list[Image] = []
+    folder = paths.cache() / "images"
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        with contextlib.suppress(StateError):
+            if image := _image(files.read_json(path)):
+                found.append(image)
+    return sorted(found, key=lambda image: image.reference)
+
+
+def forget(reference: str) -> bool:
+    """Drop a record and the layers that no other has."""
+    image = find(reference)
+    if image is None:
+        return False
+    used = {layer for other in listing() if other.reference != reference for layer in other.layers}
+    _record(reference).unlink(missing_ok=True)
+    for layer in image.layers:
+        if layer not in used:
+            # Renamed first: a half-removed layer must not be taken for a whole one.
+            gone = layer.with_name(f".gone-{layer.name}")
+            with contextlib.suppress(OSError):
+                layer.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+            layer.with_name(layer.name + ".json").unlink(missing_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def building() -> Generator[Path]:
+    """A folder beside the layers to build one in; gone afterwards, with mounts left in it."""
+    folder = layers()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
+    try:
+        yield temporary
+    finally:
+        from bazaar.host import mounts
+
+        mounts.unmount_below(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def keep(built: Path, name: str) -> Path:
+    """Make a built folder the layer ``name``; the one that is there already wins."""
+    target = layers() / name
+    try:
+        built.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    return target
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below ``folder``, as they are long."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - speed
+    return total
+
+
+def no_space(what: str) -> ImageError:
+    """The error of a full disk, naming where it is full."""
+    folder = paths.cache()
+    free = shutil.disk_usage(folder).free if folder.exists() else 0
+    return ImageError(
+        f"{what}: no space left in {folder} ({free >> 20} MB free)",
+        hint="free some, remove images (`bazaar images --remove`), or name another place in BAZAAR_CACHE",
+    )
