@@ -144,6 +144,9 @@ class Calls(Expressions):
             return Number(result, True if layout.signed else None)
         if isinstance(value, View):
             return View(layout, value.memory, value.nullable)
+        if isinstance(value, Number) and isinstance(value.operand, Reg):
+            # A helper's or kfunc's result that is an address, or 0.
+            return View(layout, Memory(value.operand), nullable=True)
         raise self.error(node, "only an address can become a struct")
 
     def layout(self, node: ast.expr) -> Layout:
