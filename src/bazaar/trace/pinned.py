@@ -1,0 +1,121 @@
+"""Keeps a session alive without its process: pinned in bpffs, described in the state folder.
+
+The description holds the program's text; what cannot be read from the kernel is compiled from it
+again. So a supervisor that was killed takes its probes over with all they have counted.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import Any
+
+from bazaar.bpf import links, pins, programs
+from bazaar.bpf import maps as kernel_maps
+from bazaar.bpf.maps import Map
+from bazaar.errors import StateError
+from bazaar.host import files
+from bazaar.trace.program import compile
+from bazaar.trace.session import Session
+
+_VERSION = 1
+
+
+def pin(session: Session, directory: str, description: Path) -> None:
+    """Pin maps, programs and links below ``directory`` (in bpffs), and write the description.
+
+    What was pinned there before is taken away first.
+    """
+    pins.remove_all(directory)
+    for number, item in enumerate(session.kernel_maps.values()):
+        item.pin(f"{directory}/maps/{number}")
+    for number, program in enumerate(session.programs):
+        program.pin(f"{directory}/programs/{number}")
+    for number, link in enumerate(session.links):
+        link.pin(f"{directory}/links/{number}")
+    options = session.compiled.options
+    files.write_json(
+        description,
+        {
+            "version": _VERSION,
+            "digest": session.compiled.digest,
+            "text": session.compiled.text,
+            "parameters": list(options.parameters),
+            "pid": options.pid,
+            "child": options.child,
+            "file": options.file,
+            "finished": session.finished,
+            "containers": {str(number): name for number, name in session.names.known.items()},
+        },
+    )
+
+
+def adopt(directory: str, description: Path) -> Session | None:
+    """Take over what ``pin`` left; None when nothing is there.
+
+    Raises StateError when it cannot be understood (another version laid it out, or pins are
+    missing): ``remove`` it and attach anew.
+    """
+    state = files.read_json(description)
+    if state is None or not os.path.isdir(directory):
+        return None
+    try:
+        compiled = compile(
+            str(state["text"]),
+            parameters=[str(one) for one in state["parameters"]],
+            pid=int(state["pid"]),
+            child=int(state["child"]),
+            file=str(state["file"]),
+        )
+        known = {int(number): str(name) for number, name in state["containers"].items()}
+        if state["version"] != _VERSION or state["digest"] != compiled.digest:
+            raise _unknown(description)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unknown(description) from error
+    maps: dict[str, Map] = {}
+    try:
+        for number, (name, _) in enumerate(compiled.map_specs):
+            maps[name] = kernel_maps.open_pinned(f"{directory}/maps/{number}")
+        session = Session(compiled, maps)
+    except BaseException:
+        for item in maps.values():
+            item.close()
+        raise
+    _reopen(session, directory)
+    session.finished = bool(state.get("finished"))
+    session.names = _names(known)
+    return session
+
+
+def _reopen(session: Session, directory: str) -> None:
+    try:
+        for number, plan in enumerate(session.compiled.plans):
+            program = programs.open_pinned(f"{directory}/programs/{number}")
+            session.programs.append(program)
+            if plan.kind == "END":
+                session.ends.append(program)
+        for path in sorted(glob.glob(f"{glob.escape(directory)}/links/*")):
+            session.links.append(links.open_pinned(path))
+    except BaseException:
+        session.close()
+        raise
+
+
+def _names(known: dict[int, str]) -> Any:
+    from bazaar.host.identity import Names
+
+    return Names(known=known)
+
+
+def _unknown(description: Path) -> StateError:
+    return StateError(
+        f"{description}: the probe was attached by another version of Bazaar, or its state is damaged",
+        hint="it is attached anew; what it counted is lost",
+    )
+
+
+def remove(directory: str, description: Path) -> None:
+    """Take the pins and the description away; nothing there is no error."""
+    pins.remove_all(directory)
+    description.unlink(missing_ok=True)
