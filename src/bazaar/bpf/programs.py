@@ -244,7 +244,7 @@ class _Loading:
             size *= 4
         text = log.raw.split(b"\0", 1)[0].decode(errors="replace")
         code = -fd if fd != -errors.ENOSPC else code
-        raise _verifier_error(self.spec, text, code) if text.strip() else self._other(code)
+        raise _verifier_error(self.spec, text, code) or self._other(code)
 
     def _other(self, code: int) -> KernelError:
         kind = self.spec.type.name.lower()
@@ -262,10 +262,13 @@ def _name(name: str) -> bytes:
     return object_name(name)
 
 
-def _verifier_error(spec: ProgramSpec, log: str, code: int) -> VerifierError:
+def _verifier_error(spec: ProgramSpec, log: str, code: int) -> VerifierError | None:
+    """The error for a log; None when the verifier never came to say anything."""
     from bazaar.bpf import verifier
 
     refusal = verifier.explain(log, spec.instructions)
+    if not refusal.said:
+        return None
     parts = [f"the kernel's verifier refused program '{spec.name}'"]
     line = refusal.line
     if line is not None:
@@ -274,7 +277,7 @@ def _verifier_error(spec: ProgramSpec, log: str, code: int) -> VerifierError:
             parts.append(f"    {line.text.strip()}")
     elif refusal.slot >= 0:
         parts[0] += f" at instruction {refusal.slot}"
-    parts.append(refusal.reason or refusal.said or "it said nothing more")
+    parts.append(refusal.reason or refusal.said)
     if refusal.reason:
         parts.append(f"(the kernel: {refusal.said})")
     return VerifierError(

@@ -1,0 +1,292 @@
+"""Loading, refusals that show the user's line, and running without attaching."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import subprocess
+
+import pytest
+
+from bazaar.bpf import asm, maps, pins, programs, verifier
+from bazaar.bpf.asm import Instruction, SourceLine
+from bazaar.bpf.maps import MapSpec, MapType
+from bazaar.bpf.opcodes import Alu, Jump, Size
+from bazaar.bpf.programs import ProgramSpec, ProgramType
+from bazaar.errors import KernelError, VerifierError
+from tests.bpf import kernel
+
+pytestmark = kernel.root
+
+
+def line(number: int, text: str) -> SourceLine:
+    return SourceLine("guard.py", number, text, 5)
+
+
+def spec(*instructions: Instruction, kind: ProgramType = ProgramType.XDP) -> ProgramSpec:
+    return ProgramSpec(kernel.unique(), kind, instructions)
+
+
+def test_load_run_and_information() -> None:
+    with kernel.Counter(ProgramType.XDP, result=2) as counter:
+        result = counter.program.run(b"x" * 64, repeat=100)
+        assert result.value == 2
+        assert result.data == b"x" * 64
+        assert 0 < result.duration_ns < 100_000
+        assert counter.count == 100
+        info = counter.program.info()
+        assert info.name == counter.program.name
+        assert info.map_ids == (counter.map.id,)
+        assert info.verified_instructions == len(kernel.counting())
+        shown = json.loads(
+            subprocess.run(
+                ["bpftool", "-j", "prog", "show", "id", str(info.id)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        assert (shown["tag"], shown["type"]) == (info.tag, "xdp")
+
+
+def test_a_program_changes_packet_and_context() -> None:
+    code = (
+        asm.load(Size.W, 2, 1, 0),
+        asm.load(Size.W, 3, 1, 4),
+        asm.mov64_reg(4, 2),
+        asm.alu64_imm(Alu.ADD, 4, 4),
+        asm.jump_reg(Jump.JGT, 4, 3, "short"),
+        asm.store_imm(Size.W, 2, 0, 0x01020304),
+        asm.mov64_imm(0, 3),
+        asm.exit_(),
+        asm.mov64_imm(0, 1).labelled("short"),
+        asm.exit_(),
+    )
+    with programs.load(spec(*code)) as program:
+        result = program.run(bytes(20), struct.pack("<6I", 0, 20, 0, 1, 0, 0))
+        assert (result.value, result.data) == (3, b"\4\3\2\1" + bytes(16))
+        assert struct.unpack("<6I", result.context)[3] == 1
+
+
+REFUSED = [
+    (
+        [asm.load(Size.DW, 0, 1, 999).at(line(3, "return args.nope")), asm.exit_()],
+        3,
+        "no such field in its context (offset 999, 8 bytes)",
+    ),
+    (
+        [
+            asm.store_imm(Size.W, 10, -4, 0).at(line(1, "def guard(packet):")),
+            asm.mov64_reg(2, 10),
+            asm.alu64_imm(Alu.ADD, 2, -4),
+            asm.load_map(1, "counts"),
+            asm.call("map_lookup_elem").at(line(2, "    count = counts[0]")),
+            asm.load(Size.DW, 0, 0).at(line(3, "    return count.value")),
+            asm.exit_(),
+        ],
+        3,
+        "compare it with 0 before using it",
+    ),
+    ([asm.exit_().at(line(7, "return"))], 7, "may end without having set its return value"),
+    (
+        [asm.mov64_imm(0, 0).at(line(2, "while True:")).labelled("a"), asm.jump("a")],
+        2,
+        "cannot see that this loop ends",
+    ),
+    (
+        [asm.mov64_imm(1, 0).at(line(2, "p = 0")), asm.load(Size.B, 0, 1).at(line(3, "p[0]"))],
+        3,
+        "",
+    ),
+    (
+        [
+            asm.mov64_imm(1, 0).at(line(2, "p = 0")),
+            asm.load(Size.B, 0, 1).at(line(3, "p[0]")),
+            asm.exit_(),
+        ],
+        3,
+        "a number is used as an address",
+    ),
+    (
+        [
+            asm.load(Size.W, 2, 1).at(line(2, "data = packet.data")),
+            asm.load(Size.B, 0, 2).at(line(4, "return data[0]")),
+            asm.exit_(),
+        ],
+        4,
+        "compare with data_end first",
+    ),
+    (
+        [
+            asm.mov64_imm(0, 0).at(line(2, "big = 0")),
+            asm.store_reg(Size.DW, 10, -520, 0).at(line(9, "buffer = bytes(520)")),
+            asm.exit_(),
+        ],
+        9,
+        "more than the 512 bytes of stack",
+    ),
+    (
+        [asm.mov64_reg(0, 7).at(line(5, "return x")), asm.exit_()],
+        5,
+        "register r7 is read before anything was written to it",
+    ),
+    (
+        [asm.call(2047).at(line(4, "mystery()")), asm.exit_()],
+        4,
+        "has no helper",
+    ),
+    (
+        [
+            asm.mov64_imm(0, 0).at(line(1, "a")),
+            asm.jump("x"),
+            asm.mov64_imm(0, 1).at(line(2, "dead")),
+            asm.exit_().at(line(3, "b")).labelled("x"),
+        ],
+        2,
+        "can never be reached",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("instructions", "number", "reason"), REFUSED)
+def test_a_refusal_shows_the_users_line(
+    instructions: list[Instruction], number: int, reason: str
+) -> None:
+    with (
+        maps.create(MapSpec("counts", MapType.HASH, 4, 8, 1)) as counts,
+        pytest.raises(VerifierError) as refused,
+    ):
+        programs.load(spec(*instructions), {"counts": counts}).close()
+    error = refused.value
+    if reason:
+        assert (error.file, error.line) == ("guard.py", number)
+        assert f"guard.py:{number}" in error.message
+        shown = next(i.line for i in instructions if i.line and i.line.line == number)
+        assert shown is not None
+        assert shown.text.strip() in error.message
+    assert reason in error.message
+    assert error.log.strip()
+
+
+def test_a_log_longer_than_the_first_buffer_is_kept_whole() -> None:
+    # 3000 instructions walked one by one make some 200 kB of log; the fault is the last.
+    body = [asm.mov64_imm(number % 5 + 1, number) for number in range(3000)]
+    with pytest.raises(VerifierError) as refused:
+        programs.load(spec(*body, asm.exit_().at(line(42, "return"))))
+    assert len(refused.value.log) > programs._LOG_START
+    assert refused.value.line == 42
+    assert "R0 !read_ok" in refused.value.log
+
+
+def test_a_refusal_that_comes_before_verifying() -> None:
+    with pytest.raises(KernelError) as refused:
+        programs.load(spec(*kernel.counting()[-2:], kind=ProgramType.STRUCT_OPS))
+    assert "struct_ops" in refused.value.message
+
+
+def test_descriptors_are_closed_when_loading_fails() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(VerifierError):
+            programs.load(spec(asm.exit_().at(line(1, "return"))))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@kernel.bpftool
+def test_bpftool_shows_the_source_lines_and_functions() -> None:
+    code = (
+        asm.mov64_imm(0, 2).at(line(10, "verdict = PASS")),
+        asm.call_function("helper"),
+        asm.mov64_imm(0, 2).at(line(12, "return verdict")),
+        asm.exit_(),
+        asm.mov64_imm(0, 7).labelled("helper").at(line(20, "def helper():")),
+        asm.exit_(),
+    )
+    with programs.load(spec(*code)) as program:
+        command = ["bpftool", "prog", "dump", "xlated", "id", str(program.id), "linum"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "; verdict = PASS [file:guard.py line_num:10 line_col:5]" in shown
+    assert "; def helper(): [file:guard.py line_num:20 line_col:5]" in shown
+    assert "int helper" in shown
+
+
+def test_pinned_programs_survive() -> None:
+    path = f"{pins.root()}/{kernel.unique()}"
+    with kernel.Counter(ProgramType.XDP) as counter:
+        counter.program.pin(path)
+        number = counter.program.id
+    try:
+        with programs.open_pinned(path) as again:
+            assert (again.id, again.type) == (number, ProgramType.XDP)
+            assert again.run(b"x" * 64).value == 0
+    finally:
+        pins.unpin(path)
+    with pytest.raises(KernelError) as gone:
+        programs.open_id(number).close()
+    assert gone.value.errno == errno.ENOENT
+
+
+def test_statistics_count_runs() -> None:
+    with kernel.Counter(ProgramType.RAW_TRACEPOINT) as counter:
+        with programs.statistics():
+            from bazaar.bpf import links
+
+            with links.raw_tracepoint(counter.program, "sys_enter"):
+                for _ in range(500):
+                    os.getppid()
+        info = counter.program.info()
+        assert info.runs >= 500
+        assert 1 <= info.run_ns / info.runs < 100_000
+
+
+def test_live_frames_reach_the_other_end() -> None:
+    from bazaar.bpf import links
+
+    with kernel.namespace_with_veth() as (_, near):
+        import socket
+
+        far = socket.if_nametoindex("vb")
+        redirect = (
+            asm.mov64_imm(1, near),
+            asm.mov64_imm(2, 0),
+            asm.call("redirect"),
+            asm.exit_(),
+        )
+        with (
+            programs.load(spec(*redirect)) as sender,
+            kernel.Counter(ProgramType.XDP, result=1) as counter,
+            links.xdp(counter.program, far),
+        ):
+            frame = b"\xff" * 6 + b"\2" * 6 + b"\x88\xb5" + bytes(50)
+            sender.run_live(frame, near, 1000)
+            for _ in range(100):
+                if counter.count >= 1000:
+                    break
+                os.sched_yield()
+            # The kernel's own neighbour discovery may add a few.
+            assert 1000 <= counter.count < 1020
+
+
+PHRASES = [
+    ("R2 type=ctx expected=fp, pkt", "the value passed in r2 is a ctx where a fp, pkt is wanted"),
+    (
+        "invalid access to map value, value_size=8 off=8 size=4",
+        "4 bytes at offset 8 lie outside the map's value of 8 bytes",
+    ),
+    ("program of this type cannot use helper bpf_redirect#23", "may not call bpf_redirect#23"),
+    ("unknown func bpf_redirect#23", "may not call bpf_redirect#23"),
+    ("cannot call GPL-restricted function from non-GPL compatible program", "GPL"),
+    ("Unreleased reference id=2 alloc_insn=7", "not given back on every path"),
+    ("R1 unbounded memory access, make sure to bounds check any such access", "compare or mask"),
+    ("BPF program is too large. Processed 1000001 insn", "too many paths"),
+    ("At program exit the register R0 has smin=5 should have been in [0, 1]", "[0, 1]"),
+    ("something nobody has seen", ""),
+]
+
+
+@pytest.mark.parametrize(("said", "sentence"), PHRASES)
+def test_phrases(said: str, sentence: str) -> None:
+    assert sentence in verifier.plain(said)
+    assert bool(verifier.plain(said)) == bool(sentence)
