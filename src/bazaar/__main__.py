@@ -11,6 +11,12 @@ def main() -> int:
 
         print(f"bazaar {__version__}")  # noqa: T201
         return 0
+    if sys.argv[1:2] == ["trace"]:
+        from bazaar.cli.tracing import fast
+
+        code = fast(sys.argv[2:])
+        if code is not None:
+            return code
     from bazaar.cli.main import main as command_line
 
     return command_line()
