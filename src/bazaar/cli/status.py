@@ -121,7 +121,8 @@ def _probe(probe: dict[str, Any]) -> str:
     if probe["problem"]:
         return f"probe {probe['name']}   {attached}\n{probe['problem']}"
     cost = "" if probe["nanoseconds"] is None else f", {probe['nanoseconds']:.0f} ns each"
-    counts = f"{probe['events']:,} events, {probe['lost']} lost{cost}"
+    runs = "" if probe["runs"] is None else f"{probe['runs']:,} runs, "
+    counts = f"{runs}{probe['lost']} lost{cost}"
     head = f"probe {probe['name']}   {attached}   {counts}"
     return f"{head}\n{probe['text'].rstrip()}"
 

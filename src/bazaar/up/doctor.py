@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bazaar.errors import BazaarError, MissingError
 from bazaar.host import commands, packages
+from bazaar.spec.resolved import ResolvedBazaar
 
 Progress = Callable[[str], None]
 Look = Callable[[], str | None]  # None: it is there; else what is wrong
@@ -71,14 +72,33 @@ def needs(layers: Collection[str] = LAYERS) -> list[Need]:
     return [need for need in found if set(need.layers) & set(layers)]
 
 
+def for_bazaar(wanted: ResolvedBazaar) -> list[Need]:
+    """What one bazaar needs; essential is what its own services cannot run without."""
+    layers = {"run", "site"}
+    layers |= {"trace"} if wanted.probes else set()
+    layers |= {"shield"} if wanted.shield else set()
+    kernels = {service.kernel for service in wanted.services}
+    schemes = {service.image.partition(":")[0] for service in wanted.services}
+    registries = schemes - {"deb", "oci", "dir"}
+    used = {
+        "gvisor": "own" in kernels,
+        "runc": "shared" in kernels,
+        "mmdebstrap": "deb" in schemes,
+        "skopeo": bool(registries) or "oci" in schemes,
+    }
+    return [
+        replace(need, essential=used.get(need.name, need.essential))
+        for need in needs(layers)
+        if used.get(need.name, True)
+    ]
+
+
 def missing(found: Iterable[Need]) -> list[Need]:
     """Those that are not there."""
     return [need for need in found if not need.present]
 
 
-def ensure(
-    found: Sequence[Need], progress: Progress, *, again: Callable[[], list[Need]] | None = None
-) -> list[Need]:
+def ensure(found: Sequence[Need], progress: Progress) -> list[Need]:
     """Get what can be got of what is missing; what is missing still, none of it essential.
 
     All packages come by one call of apt. Raises MissingError that names every essential need
@@ -94,7 +114,7 @@ def ensure(
     for need in lacking:
         if need.kind == "engine" and need.package is None:
             problems |= _get_engine(need.name, progress)
-    left = missing((again or (lambda: _same(found)))())
+    left = missing(_same(found))
     left = [replace(need, found=problems.get(need.name, need.found)) for need in left]
     if hard := [need for need in left if need.essential]:
         lines = [f"{need.name} ({need.purpose}): {need.found or 'missing'}" for need in hard]
@@ -107,8 +127,10 @@ def ensure(
 
 def _same(found: Sequence[Need]) -> list[Need]:
     """The same needs, looked for again."""
-    names = {need.name for need in found}
-    return [need for need in needs() if need.name in names]
+    essential = {need.name: need.essential for need in found}
+    return [
+        replace(need, essential=essential[need.name]) for need in needs() if need.name in essential
+    ]
 
 
 def _get_engine(name: str, progress: Progress) -> dict[str, str]:

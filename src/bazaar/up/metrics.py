@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -57,29 +57,31 @@ def _replicas(status: dict[str, Any]) -> Iterator[Metric]:
 
 
 def _probes(status: dict[str, Any]) -> Iterator[Metric]:
-    events = CounterMetricFamily("bazaar_probe_events", "Times a probe ran", labels=["probe"])
+    runs = CounterMetricFamily("bazaar_probe_runs", "Times a probe ran", labels=["probe"])
     lost = CounterMetricFamily("bazaar_probe_lost", "Events a probe lost", labels=["probe"])
     values = GaugeMetricFamily(
         "bazaar_probe_value", "A map's value by its key", labels=["probe", "map", "key"]
     )
     for probe in status["probes"]:
-        events.add_metric([probe["name"]], probe["events"])
+        if probe["runs"] is not None:
+            runs.add_metric([probe["name"]], probe["runs"])
         lost.add_metric([probe["name"]], probe["lost"])
         for line in probe["maps"]:
             for name, key, number in _numbers(line):
                 values.add_metric([probe["name"], name, key], number)
-    yield from (events, lost, values)
+    yield from (runs, lost, values)
 
 
 def _numbers(line: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     """The plain numbers of bpftrace's JSON; a histogram counts by its key."""
     for name, value in line.get("data", {}).items():
-        keyed: dict[str, Any] = value if isinstance(value, dict) else {"": value}
+        keyed = cast("dict[str, Any]", value if isinstance(value, dict) else {"": value})
         for key, number in keyed.items():
             if isinstance(number, int | float):
                 yield name, key, number
             elif isinstance(number, list):
-                yield name, key, sum(bucket.get("count", 0) for bucket in number)
+                buckets = cast("list[dict[str, int]]", number)
+                yield name, key, sum(bucket.get("count", 0) for bucket in buckets)
 
 
 def _shield(shield: dict[str, Any]) -> Iterator[Metric]:

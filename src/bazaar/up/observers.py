@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import BazaarError
@@ -13,7 +15,7 @@ from bazaar.host import paths
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedProbe, ResolvedShield
 
 if TYPE_CHECKING:
-    from bazaar.shield import Guard
+    from bazaar.shield.guard import Guard
     from bazaar.trace import Session
 
 Emit = Callable[[dict[str, Any]], None]
@@ -45,7 +47,7 @@ class Observers:
             probes = {probe.name: probe for probe in wanted.probes}
             for name, watch in list(self.watches.items()):
                 if probes.get(name) != watch.probe:
-                    self._detach(watch, keep=False)
+                    self._remove(watch)
                     del self.watches[name]
             for name, probe in probes.items():
                 watch = self.watches.get(name)
@@ -54,32 +56,41 @@ class Observers:
             self._apply_shield(wanted, emit)
 
     def _attach(self, probe: ResolvedProbe, emit: Emit) -> Watch:
-        from bazaar import trace
-
         began = time.monotonic()
         try:
-            session = trace.attach(
-                trace.compile(probe.text),
-                keep=self._pins(probe.name),
-                state=self._state(probe.name),
-            )
+            session = self._session(probe)
         except BazaarError as error:
             emit({"kind": "probe", "name": probe.name, "problem": str(error)})
             return Watch(probe, problem=str(error))
         emit({"kind": "probe", "name": probe.name, "seconds": time.monotonic() - began})
         return Watch(probe, session)
 
-    def _detach(self, watch: Watch, *, keep: bool) -> None:
+    def _session(self, probe: ResolvedProbe) -> Session:
+        """The session a killed supervisor left, with all it counted, or a new one."""
+        from bazaar import trace
+
+        directory, description = self._pins(probe.name), self._state(probe.name)
+        try:
+            session = trace.adopt(directory, description)
+        except BazaarError:
+            session = None  # unreadable or half: attached anew below
+        if session is not None and session.compiled.text == probe.text:
+            return session
+        if session is not None:
+            session.close()
+        trace.remove(directory, description)
+        session = trace.attach(trace.compile(probe.text))
+        trace.pin(session, directory, description)
+        return session
+
+    def _remove(self, watch: Watch) -> None:
+        from bazaar import trace
+
         if watch.session is not None:
-            watch.session.close(keep=keep)
+            watch.session.close()
+        trace.remove(self._pins(watch.probe.name), self._state(watch.probe.name))
 
     def _apply_shield(self, wanted: ResolvedBazaar, emit: Emit) -> None:
-        from bazaar import shield
-        from bazaar.site import network
-
-        ports = tuple(
-            (front.mode, front.port) for front in wanted.services if front.port is not None
-        )
         if wanted.shield is None:
             if self.guard is not None:
                 self.guard.detach()
@@ -87,20 +98,7 @@ class Observers:
             return
         began = time.monotonic()
         try:
-            spec = shield.ShieldSpec(
-                rate=wanted.shield.rate,
-                burst=wanted.shield.burst,
-                allow=wanted.shield.allow,
-                block_seconds=wanted.shield.block_seconds,
-                mode=wanted.shield.mode,
-                ports=tuple(("tcp", port) for _, port in ports),
-            )
-            self.guard = shield.attach(
-                self.bazaar,
-                spec,
-                (network.uplink(self.bazaar),),
-                network.front_namespace(self.bazaar),
-            )
+            self._attach_shield(wanted, wanted.shield)
         except BazaarError as error:
             self.shield_problem = str(error)
             emit({"kind": "shield", "name": "shield", "problem": str(error)})
@@ -108,6 +106,30 @@ class Observers:
         if self.shield is None:
             emit({"kind": "shield", "name": "shield", "seconds": time.monotonic() - began})
         self.shield, self.shield_problem = wanted.shield, ""
+
+    def _attach_shield(self, wanted: ResolvedBazaar, shield: ResolvedShield) -> None:
+        from bazaar.shield import guard
+        from bazaar.shield.settings import ShieldSpec
+        from bazaar.site import network
+
+        ports = sorted({service.port for service in wanted.services if service.port is not None})
+        spec = ShieldSpec(
+            rate=max(1, round(shield.rate)),
+            burst=shield.burst,
+            allow=shield.allow,
+            block_seconds=shield.block_seconds,
+            mode=shield.mode,
+            ports=tuple(("tcp", port) for port in ports),
+        )
+        if self.guard is not None:
+            self.guard.configure(spec)
+            return
+        self.guard = guard.attach(
+            self.bazaar,
+            spec,
+            (network.uplink(self.bazaar),),
+            network.front_namespace(self.bazaar),
+        )
 
     def tick(self) -> None:
         """A few times a second."""
@@ -122,7 +144,10 @@ class Observers:
         """Let go, and leave all attached for the next supervisor."""
         with self._lock:
             for watch in self.watches.values():
-                self._detach(watch, keep=True)
+                if watch.session is not None:
+                    watch.session.close()
+            if self.guard is not None:
+                self.guard.close()
 
     def probes(self) -> list[dict[str, Any]]:
         """Each probe for status and metrics: maps as JSON values, figures, losses."""
@@ -132,19 +157,27 @@ class Observers:
     def _probe(self, watch: Watch) -> dict[str, Any]:
         from bazaar.trace import show
 
-        answer: dict[str, Any] = {"name": watch.probe.name, "program": watch.probe.text}
-        answer |= {"maps": [], "text": "", "lost": 0, "events": 0, "nanoseconds": None}
-        answer["problem"] = watch.problem
+        answer: dict[str, Any] = {
+            "name": watch.probe.name,
+            "program": watch.probe.text,
+            "maps": [],
+            "text": "",
+            "lost": 0,
+            "runs": None,
+            "nanoseconds": None,
+            "problem": watch.problem,
+        }
         if watch.session is None:
             return answer
         maps = watch.session.maps()
         figures = watch.session.figures
         return answer | {
-            "maps": show.json_maps(maps),
+            "maps": [json.loads(line) for line in show.json(maps).splitlines()],
             "text": show.text(maps),
             "lost": watch.session.lost,
-            "events": figures.events,
-            "nanoseconds": figures.nanoseconds,
+            # The kernel counts runs only while somebody asked it to (kernel.bpf_stats_enabled).
+            "runs": figures.runs or None,
+            "nanoseconds": figures.nanoseconds / figures.runs if figures.runs else None,
         }
 
     def shield_status(self) -> dict[str, Any] | None:
@@ -163,10 +196,11 @@ class Observers:
             counters = self.guard.counters()
             return {
                 "mode": self.shield.mode,
-                "attached": self.guard.attached,
+                "attached": [asdict(attached) for attached in self.guard.attached],
                 "passed": counters.passed,
-                "dropped": counters.dropped,
-                "counters": asdict(counters),
+                "dropped": counters.total_dropped,
+                "would_drop": counters.total_would_drop,
+                "reasons": counters.dropped,
                 "blocked": [asdict(block) for block in self.guard.blocked()],
                 "problem": "",
             }
@@ -174,5 +208,5 @@ class Observers:
     def _pins(self, probe: str) -> str:
         return f"/sys/fs/bpf/bazaar/{self.bazaar}/probes/{probe}"
 
-    def _state(self, probe: str) -> str:
-        return str(paths.bazaar(self.bazaar) / "probes" / f"{probe}.json")
+    def _state(self, probe: str) -> Path:
+        return paths.bazaar(self.bazaar) / "probes" / f"{probe}.json"

@@ -176,7 +176,7 @@ class Rollout:
             address=address,
             image=image,
             secrets=self.supervisor.secrets.get(service.name, {}),
-            resolver=names.resolv_conf(self.wanted.name),
+            resolver=names.resolv_conf(self.wanted.name, self.supervisor.layout.subnet),
         )
 
     def _fingerprint(self, service: ResolvedService) -> str:

@@ -241,10 +241,8 @@ class Supervisor:
 
         if self.known is None or self.numbers is None or not self.ready():
             return
-        if not balance.running(self.name):
-            self.balance()
-        if not names.running(self.name):
-            names.apply(self.name, {name: self.layout.front(name) for name in self.layout.fronts})
+        balance.keep(self.name)
+        names.keep(self.name)
 
     def release(self) -> None:
         """End, and leave everything running."""

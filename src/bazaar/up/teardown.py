@@ -14,6 +14,7 @@ from typing import Any
 
 from bazaar.errors import BazaarError
 from bazaar.host import paths
+from bazaar.model.container import ContainerState
 from bazaar.up import rpc
 from bazaar.up.daemon import socket_path
 
@@ -89,11 +90,12 @@ def _is_supervisor(process: int, bazaar: str) -> bool:
 
 
 def _remove_observers(bazaar: str) -> None:
-    from bazaar import shield
     from bazaar.bpf import pins
+    from bazaar.shield import guard
 
-    shield.remove(bazaar)
-    pins.remove(f"/sys/fs/bpf/bazaar/{bazaar}")
+    if (found := guard.find(bazaar)) is not None:
+        found.detach()
+    pins.remove_all(f"{pins.root()}/{bazaar}")
 
 
 def _remove_balance(bazaar: str) -> None:
@@ -109,13 +111,13 @@ def _remove_containers(bazaar: str, emit: Emit, problems: list[str]) -> None:
 
     found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
 
-    def take(container: str, name: str) -> None:
+    def take(container: ContainerState) -> None:
         began = time.monotonic()
-        _try(problems, lambda: remove_container(container, GRACE))
-        emit({"kind": "replica", "name": name, "seconds": time.monotonic() - began})
+        _try(problems, lambda: remove_container(container.id, GRACE))
+        emit({"kind": "replica", "name": container.name, "seconds": time.monotonic() - began})
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(lambda c: take(c.id, c.name), found))
+        list(pool.map(take, found))
 
 
 def _remove_network(bazaar: str) -> None:

@@ -1,0 +1,33 @@
+"""Drills: each measures one headline claim on a bazaar that is up, and changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bazaar.errors import UsageError
+from bazaar.model.figure import Figure
+
+Progress = Callable[[str], None]
+DRILLS = ("boot", "trace", "flood", "site", "crash")
+
+
+def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
+    """Run drills by name (``all`` is every one, in order) and return what they measured."""
+    chosen = list(DRILLS) if "all" in names or not names else list(names)
+    unknown = [name for name in chosen if name not in DRILLS]
+    if unknown:
+        raise UsageError(
+            f"there is no drill '{unknown[0]}'", hint=f"there are: all, {', '.join(DRILLS)}"
+        )
+    figures: list[Figure] = []
+    for name in chosen:
+        module: Any = importlib.import_module(f"bazaar.up.drill.{name}")
+        progress(f"drill {name}")
+        figures += module.measure(bazaar, _prefixed(name, progress))
+    return figures
+
+
+def _prefixed(name: str, progress: Progress) -> Progress:
+    return lambda text: progress(f"drill {name}: {text}")

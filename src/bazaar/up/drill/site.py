@@ -1,0 +1,109 @@
+"""Drill: a whole site is lost while clients go on asking, and comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bazaar.errors import UsageError
+from bazaar.model.figure import Figure
+from bazaar.up import client
+from bazaar.up.drill.clients import Clients
+
+PATIENCE = 30.0  # seconds
+CLIENTS = 4
+
+
+def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
+    """Seconds to fail over, lost requests, seconds to the full balance after the return."""
+    from bazaar.site import network
+
+    status = client.call(bazaar, "status")
+    site, targets = _choose(status)
+    with Clients(targets, count=CLIENTS) as clients:
+        time.sleep(1.0)
+        steady = clients.tally.failed
+        progress(f"{site} is cut off")
+        cut = time.monotonic()
+        network.isolate(bazaar, site)
+        try:
+            gone = _until(bazaar, lambda now: not _any_healthy(now, site))
+            failover = time.monotonic() - cut
+            time.sleep(1.0)
+            lost = clients.tally.failed - steady
+        finally:
+            network.restore(bazaar, site)
+        progress(f"{site} is back")
+        back = time.monotonic()
+        whole = _until(bazaar, _all_healthy)
+        returned = time.monotonic() - back
+        time.sleep(0.5)
+    total = clients.tally.failed
+    return [
+        Figure(
+            "site.failover", _kept(failover, gone), "s", goal="<= 3", holds=gone and failover <= 3
+        ),
+        Figure(
+            "site.lost",
+            float(lost),
+            "requests",
+            goal="in flight only",
+            holds=lost <= CLIENTS,
+            note=f"{len(clients.tally.requests)} requests by {CLIENTS} clients",
+        ),
+        Figure(
+            "site.lost_at_return",
+            float(total - lost - steady),
+            "requests",
+            goal="0",
+            holds=total == lost + steady,
+        ),
+        Figure("site.return", _kept(returned, whole), "s", goal=None, holds=None),
+    ]
+
+
+def _choose(status: dict[str, Any]) -> tuple[str, list[tuple[str, int]]]:
+    """A site whose loss other sites can carry, and the fronts to ask meanwhile."""
+    spread = [
+        service
+        for service in status["services"]
+        if service["url"]
+        and service["url"].startswith("http:")
+        and len({row["site"] for row in service["replicas"]}) > 1
+    ]
+    if not spread:
+        raise UsageError(
+            "drill site needs an HTTP service that runs in several sites",
+            hint="give a service `sites: all` and the bazaar a second site",
+        )
+    alone = {row["site"] for s in status["services"] if s not in spread for row in s["replicas"]}
+    sites = [site["name"] for site in status["sites"]]
+    # Rather the site that takes nothing with it that runs nowhere else.
+    chosen = next((site for site in sites if site not in alone), sites[0])
+    return chosen, [(service["address"], service["port"]) for service in spread]
+
+
+def _rows(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for service in status["services"] for row in service["replicas"]]
+
+
+def _any_healthy(status: dict[str, Any], site: str) -> bool:
+    return any(row["healthy"] for row in _rows(status) if row["site"] == site)
+
+
+def _all_healthy(status: dict[str, Any]) -> bool:
+    return all(row["healthy"] for row in _rows(status))
+
+
+def _until(bazaar: str, condition: Callable[[dict[str, Any]], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if condition(client.call(bazaar, "status")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _kept(value: float, reached: bool) -> float | None:
+    return round(value, 3) if reached else None
