@@ -441,7 +441,7 @@ class Return(Node):
         return Return(_swap_operand(self.value, to), line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Function:
     """One program. ``context`` holds the context pointer at entry; ``scratch`` is how many
     bytes of per-CPU scratch (map ``scratch_name``) its prologue looks up, 0 for none."""
@@ -452,7 +452,7 @@ class Function:
     scratch: int = 0
     scratch_name: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{self.name}({self.context!r}):"]
         lines += [show(node) for node in self.code]
         return "\n".join(lines)

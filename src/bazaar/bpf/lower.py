@@ -136,6 +136,12 @@ class _Lowering:
 
     def binary(self, dst: Reg, op: BinaryOp, left: Operand, right: Operand) -> None:
         line = self.at.line
+        if isinstance(right, int):
+            if op in {"lsh", "rsh", "arsh"}:
+                right &= 63  # the verifier refuses what the instruction would mask
+            elif right & WORD == 0 and op in {"div", "mod", "sdiv", "smod"}:
+                self.move(dst, left if op in {"mod", "smod"} else 0)
+                return
         if op in {"sdiv", "smod"} and self.version < 4:
             self.signed_division(dst, op == "smod", left, right)
             return

@@ -176,9 +176,9 @@ def _fold_binary(node: Binary, facts: Facts) -> Node:  # noqa: PLR0911 - one rul
     right = arithmetic.unsigned(right)
     if (right == 0 and op in _ZERO_IS_SELF) or (right == 1 and op in _ONE_IS_SELF):
         return give(left)
-    if (right == 0 and op in {"mul", "and"}) or (right == 1 and op == "mod"):
+    if (right == 0 and op in {"mul", "and", "div", "sdiv"}) or (right == 1 and op == "mod"):
         return give(0)
-    if right == arithmetic.WORD and op == "and":
+    if (right == arithmetic.WORD and op == "and") or (right == 0 and op in {"mod", "smod"}):
         return give(left)
     made = facts.made(left)
     if (
