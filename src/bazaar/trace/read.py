@@ -94,13 +94,13 @@ def _key_order(entry: Entry) -> tuple[tuple[bool, int | str], ...]:
     return tuple((isinstance(part, str), part) for part in entry.key)
 
 
-def _order(entry: Entry) -> tuple[bool, int | str]:
+def _order(entry: Entry) -> int:
     value = entry.value
     if isinstance(value, Histogram):
-        value = value.total
-    elif isinstance(value, Statistics):
-        value = value.average
-    return isinstance(value, str), value
+        return value.total
+    if isinstance(value, Statistics):
+        return value.average
+    return value if isinstance(value, int) else 0  # strings stay in their keys' order
 
 
 def decode(kind: Stored, raw: bytes, resolve: Resolve) -> int | str:
@@ -169,7 +169,7 @@ def bounds(histogram: Histogram, bucket: int) -> tuple[int | None, int | None]:
         if bucket == 0:
             return None, least
         if bucket == last:
-            return least + (last - 1) * step if (most - least) % step else most, None
+            return most, None
         return least + (bucket - 1) * step, least + bucket * step
     if bucket == 0:
         return None, 0

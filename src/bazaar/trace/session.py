@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from bazaar.bpf import links, programs
 from bazaar.bpf import maps as kernel_maps
@@ -22,7 +22,7 @@ from bazaar.trace.lexer import error_at
 from bazaar.trace.lower import COUNTERS, EVENTS, START
 from bazaar.trace.points import ProbePoint
 from bazaar.trace.program import Compiled, Plan
-from bazaar.trace.read import MapValue
+from bazaar.trace.read import MapValue, Statistics
 
 _REFRESH = 1.0  # seconds between looks for new containers
 
@@ -130,7 +130,11 @@ class Session:
         wanted = read.decode_key(layout, key[: layout.key_size], self.resolve)
         whole = self._read(layout)
         found = tuple(entry for entry in whole.entries if entry.key == wanted)
-        yield Output("entry", replace(whole, entries=found))
+        if not layout.keys or whole.kind in ("hist", "lhist", "stats"):
+            yield Output("entry", replace(whole, entries=found))
+            return
+        value = found[0].value if found else 0
+        yield Output("value", value.average if isinstance(value, Statistics) else cast("int | str", value))
 
     def _clear(self, layout: MapLayout, *, zero: bool) -> None:
         source = self.kernel_maps[layout.name]

@@ -79,20 +79,28 @@ def _span(value: Histogram) -> tuple[int, int]:
 
 def _label(value: Histogram, bucket: int) -> str:
     least, end = bounds(value, bucket)
-    short = value.parameters == (0,)
-    if least is None:
-        return f"(..., {_number(end or 0, short=short)})"
-    if end is None:
-        return f"[{_number(least, short=short)}, ...)"
-    if value.name == "hist" and end == least + 1:
-        return f"[{least}]"
-    return f"[{_number(least, short=short)}, {_number(end, short=short)})"
+    if value.name == "lhist":
+        low, high = (None if bound is None else _exact(bound) for bound in (least, end))
+    else:
+        bits = value.parameters[0]
+        low, high = (None if bound is None else _power(bound, bits) for bound in (least, end))
+        if least is not None and end == least + 1:
+            return f"[{least}]"
+    if low is None:
+        return f"(..., {high})"
+    return f"[{low}, {high or '...'})"
 
 
-def _number(value: int, *, short: bool) -> str:
-    """A bucket's bound; powers of two are shortened to K, M, …"""
+def _power(value: int, bits: int) -> str:
+    """A bound of hist(): shortened where all buckets of its power of two stay whole numbers."""
+    unit = max(0, value.bit_length() - 1 - bits) // 10
+    return f"{value >> 10 * unit}{_UNITS[unit]}"
+
+
+def _exact(value: int) -> str:
+    """A bound of lhist(): shortened as long as nothing is left over."""
     unit = 0
-    while short and value >= 1024 and value % 1024 == 0 and unit < len(_UNITS) - 1:
+    while value and value % 1024 == 0 and unit < len(_UNITS) - 1:
         value //= 1024
         unit += 1
     return f"{value}{_UNITS[unit]}"
