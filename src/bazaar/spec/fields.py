@@ -7,7 +7,7 @@ editors see. A list or mapping reports every wrong item, each at its own place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -139,12 +139,12 @@ def _mapping(
 
 def _one_of(part: type[Any], value: Mapping[Any, Any], what: str) -> Any:
     """A ``part`` of exactly one of its fields, such as a Secret."""
-    known = tuple(part.__dataclass_fields__)
+    known = tuple(field.name for field in fields(part))
     for key in value:
         if key not in known:
             raise ValueError(
                 f"there is no key {values.show(key)}.{values.meant(str(key), known)}"
-                f" {what} has: {', '.join(known)}"
+                f" {what.capitalize()} has: {', '.join(known)}"
             )
     given = {key: item for key, item in value.items() if item is not None}
     if len(given) != 1:
@@ -155,7 +155,7 @@ def _one_of(part: type[Any], value: Mapping[Any, Any], what: str) -> Any:
 
 def _fields_of(part: type[Any], value: Any) -> Any:
     if isinstance(value, part):
-        return {name: getattr(value, name) for name in part.__dataclass_fields__}
+        return {field.name: getattr(value, field.name) for field in fields(part)}
     return value
 
 

@@ -46,8 +46,7 @@ def read_text(file: str) -> str:
         with os.fdopen(descriptor, "rb") as source:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-                raise ValueError(f"{file} is {kind}")
+                raise ValueError(f"{file} is no regular file")
             data = source.read(MOST_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror or error}") from None

@@ -34,7 +34,7 @@ def check(bazaar: Bazaar, sites: frozenset[str], partial: frozenset[Path], repor
     for probe in bazaar.probes:
         whole = ("probes", probe.name) not in partial
         if whole and (probe.text is None) == (probe.file is None):
-            report(("probes", probe.name), "a probe needs exactly one of: text, file")
+            report(("probes", probe.name), "a probe needs exactly one of: text, file", key=True)
 
 
 def replicas(service: Service, sites: int) -> int:
@@ -64,6 +64,7 @@ def _source(service: Service, report: Report) -> None:
         report(
             ("services", service.name),
             "a service needs exactly one of: stand (`bazaar stands` lists them), image",
+            key=True,
         )
 
 
@@ -174,7 +175,9 @@ def _crowding(bazaar: Bazaar, sites: frozenset[str], report: Report) -> None:
             counts[name] = counts.get(name, 0) + service.replicas
     for name, count in counts.items():
         if count > MOST_PER_SITE:
-            report(("sites", name), f"{count} replicas; a site holds up to {MOST_PER_SITE}")
+            report(
+                ("sites", name), f"{count} replicas; a site holds up to {MOST_PER_SITE}", key=True
+            )
 
 
 def check_programs(bazaar: Bazaar, report: Report) -> None:

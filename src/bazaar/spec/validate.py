@@ -44,7 +44,7 @@ class Findings:
         line = column = 0
         if place is not None:
             # What is missing is shown where the part that lacks it begins.
-            at_key = key or known != path
+            at_key = key or (known != path and not isinstance(path[-1], int))
             line = place.key_line if at_key else place.line
             column = place.key_column if at_key else place.column
         self.problems.append(Problem(message, self.file, line, column, dotted(path)))
