@@ -1,0 +1,458 @@
+"""The XDP program at the front door, in Python; `bazaar.bpf.python` compiles it.
+
+For each packet, in this order: who sent it (an IPv4 address, an IPv6 /64)? Is the source
+allowed: pass. Blocked: drop. Does somebody vouch for the packet (a served port, a known
+connection)? If nobody does, it takes from a budget that all such packets share. And every
+source has a bucket of its own. Who keeps sending beyond that is blocked, here and at once.
+
+In-kernel state is all in maps that outlive the program and whoever loaded it; user space
+(`guard`) only sets them, reads them and sweeps out what has expired.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from bazaar.bpf.python import (
+    ETH_IPV4,
+    ETH_IPV6,
+    ETH_QINQ,
+    ETH_VLAN,
+    IP_FRAGMENT,
+    IP_ICMP,
+    IP_ICMPV6,
+    IP_MORE_FRAGMENTS,
+    IP_TCP,
+    IP_UDP,
+    TCP_ACK,
+    TCP_SYN,
+    XDP_DROP,
+    XDP_PASS,
+    Array,
+    Ethernet,
+    HashMap,
+    IPv4,
+    Items,
+    LpmTrie,
+    LruHashMap,
+    PerCpuArray,
+    Struct,
+    Tcp,
+    Variable,
+    Vlan,
+    XdpContext,
+    function,
+    get_prandom_u32,
+    helper,
+    ktime_get_coarse_ns,
+    packet,
+    u8,
+    u16be,
+    u32,
+    u32be,
+    u64,
+    xdp,
+)
+
+# Why a packet went its way: the index of its counter. What dry-run would have dropped is
+# counted at WOULD + the reason.
+PASSED, ALLOWED, BLOCKED, RATE, UNSERVED, FRAGMENT, ICMP, SYN, STRAY, STRANGER, MALFORMED = range(
+    11
+)
+MANUAL = 11  # never counted: a person blocked the source
+BLOCKS = 12  # how many sources the door blocked
+WOULD = 16
+COUNTERS = 32
+
+# Which lists hold anything, so that empty ones cost no lookup.
+HAS_ALLOWED, HAS_NETWORKS, HAS_BLOCKED = 1, 2, 4
+
+OFF, DRY_RUN, ON = 0, 1, 2
+SAMPLE = 64  # of packets over a budget one in so many is charged to its source, so many times
+EXTENSIONS = 4  # IPv6 extension headers looked through
+
+VOUCHED_NS = 30_000_000_000  # how long a source is trusted after a connection of it was seen
+_LISTEN, _NEW_SYN_RECV = 10, 12  # net/tcp_states.h
+
+PORTS = 65_536
+SOURCES = 65_536
+BLOCKED_SOURCES = 65_536
+
+
+class Settings(Struct):
+    """How the door works now; times in nanoseconds."""
+
+    mode: u32
+    lists: u32
+    gap: u64  # between packets of a source at its rate
+    depth: u64  # how far ahead of its rate a source may be
+    block: u64  # how long a flooding source is shut out
+    window: u64  # over which the excess of a source is counted
+    excess: u64  # packets beyond its rate in a window that make it a flood
+
+
+class Budget(Struct):
+    """Packets a second that all sources share; the generic cell rate algorithm."""
+
+    gap: u64
+    depth: u64
+    next: u64  # when the budget would be full again
+
+
+class Source(Struct):
+    """Who sent a packet, as 16 bytes (see `addresses`)."""
+
+    first: u32be
+    second: u32be
+    third: u32be
+    fourth: u32be
+
+
+class Prefix(Struct):
+    """A network; ``bits`` of what follows count."""
+
+    bits: u32
+    first: u32be
+    second: u32be
+    third: u32be
+    fourth: u32be
+
+
+class State(Struct):
+    """What is known of a source."""
+
+    next: u64  # when its bucket would be full again
+    vouched: u64  # when a connection of it was last seen in the kernel's own table
+
+
+class Suspect(Struct):
+    """Packets of a source beyond what it may send, in a window."""
+
+    since: u64
+    packets: u64
+
+
+class Block(Struct):
+    """A source that is shut out; times are of the monotonic clock."""
+
+    until: u64
+    since: u64
+    reason: u32
+    unused: u32
+
+
+class IPv6Header(Struct):
+    """RFC 8200, the addresses in words."""
+
+    version: u32be
+    length: u16be
+    next_header: u8
+    hop_limit: u8
+    first: u32be
+    second: u32be
+    third: u32be
+    fourth: u32be
+    destination: Annotated[bytes, Items(u8, 16)]
+
+
+class IPv6Addresses(Struct):
+    """The same header, for copying the addresses."""
+
+    before: u64
+    source: Annotated[bytes, Items(u8, 16)]
+    destination: Annotated[bytes, Items(u8, 16)]
+
+
+class Tuple4(Struct):
+    """``struct bpf_sock_tuple`` for IPv4."""
+
+    source: u32be
+    destination: u32be
+    source_port: u16be
+    destination_port: u16be
+
+
+class Tuple6(Struct):
+    """``struct bpf_sock_tuple`` for IPv6; the addresses as they stand in the packet."""
+
+    source: Annotated[bytes, Items(u8, 16)]
+    destination: Annotated[bytes, Items(u8, 16)]
+    source_port: u16be
+    destination_port: u16be
+
+
+class Socket(Struct):
+    """The part of ``struct bpf_sock`` up to the TCP state."""
+
+    before: Annotated[bytes, Items(u8, 72)]
+    state: u32
+
+
+class Extension(Struct):
+    """What IPv6 extension headers begin with (RFC 6564); ``offset`` is the fragment header's."""
+
+    next_header: u8
+    length: u8
+    offset: u16be
+
+
+class Ports(Struct):
+    """What TCP and UDP begin with."""
+
+    source: u16be
+    destination: u16be
+
+
+settings = Variable("settings", Settings)
+budgets = Array("budgets", value=Budget, max_entries=WOULD)
+allowed = LpmTrie("allowed", key=Prefix, value=u32, max_entries=16_384)
+networks = LpmTrie("networks", key=Prefix, value=Block, max_entries=16_384)
+blocked = HashMap("blocked", key=Source, value=Block, max_entries=BLOCKED_SOURCES)
+sources = LruHashMap("sources", key=Source, value=State, max_entries=SOURCES)
+suspects = LruHashMap("suspects", key=Source, value=Suspect, max_entries=SOURCES)
+served = Array("served", value=u64, max_entries=2 * PORTS // 64)  # a bit a port
+counters = PerCpuArray("counters", value=u64, max_entries=COUNTERS)
+
+MAPS = (settings, budgets, allowed, networks, blocked, sources, suspects, served, counters)
+
+
+@function
+def passed(counter: int) -> int:
+    """Let the packet in."""
+    counters[counter] += 1
+    return XDP_PASS
+
+
+@function
+def drop(mode: int, reason: int) -> int:
+    """Keep the packet out, or say that it would have been."""
+    if mode == DRY_RUN:
+        counters[reason + WOULD] += 1
+        return XDP_PASS
+    counters[reason] += 1
+    return XDP_DROP
+
+
+@function
+def is_served(bit: int) -> int:
+    """Whether anybody listens there: TCP's ports come first, then UDP's."""
+    word = served.lookup(bit >> 6)
+    return (word >> (bit & 63)) & 1 if word is not None else 0
+
+
+@function
+def affordable(reason: int, now: int) -> int:
+    """Take one packet from a shared budget; 0 when it is used up."""
+    budget = budgets.lookup(reason)
+    if budget is None:
+        return 1
+    start = max(budget.next, now)
+    # Who comes too late writes nothing: under a flood the CPUs only read this.
+    if start - now > budget.depth:
+        return 0
+    budget.next = start + budget.gap
+    return 1
+
+
+@function
+def charge(source: Source, now: int, packets: int, reason: int) -> None:
+    """Put packets beyond what it may send on a source's account; block it when that is a flood."""
+    suspect = suspects.lookup(source)
+    if suspect is None:
+        suspects.update(source, Suspect(since=now, packets=packets))
+    elif now - suspect.since > settings.current.window:
+        suspect.since = now
+        suspect.packets = packets
+    else:
+        suspect.packets += packets
+        if suspect.packets > settings.current.excess:
+            suspect.packets = 0
+            until = now + settings.current.block
+            if blocked.update(source, Block(until=until, since=now, reason=reason)) == 0:
+                counters[BLOCKS] += 1
+                settings.current.lists |= HAS_BLOCKED
+
+
+@function
+def is_vouched(source: Source, now: int) -> int:
+    """Whether a connection of the source was seen lately."""
+    state = sources.lookup(source)
+    if state is not None and state.vouched != 0 and now - state.vouched < VOUCHED_NS:
+        return 1
+    return 0
+
+
+@function
+def is_connected(context: XdpContext, kind: int, internet: int, transport: int) -> int:
+    """Whether the kernel has a connection this TCP segment belongs to."""
+    tcp = packet(context, Tcp, transport)
+    if tcp is None:
+        return 0
+    found = 0
+    if kind == ETH_IPV4:
+        ip = packet(context, IPv4, internet)
+        if ip is None:
+            return 0
+        four = Tuple4(
+            source=ip.source,
+            destination=ip.destination,
+            source_port=tcp.source,
+            destination_port=tcp.destination,
+        )
+        found = helper("sk_lookup_tcp", context, four, 12, -1, 0)
+    else:
+        wide = packet(context, IPv6Addresses, internet)
+        if wide is None:
+            return 0
+        six = Tuple6(
+            source=wide.source,
+            destination=wide.destination,
+            source_port=tcp.source,
+            destination_port=tcp.destination,
+        )
+        found = helper("sk_lookup_tcp", context, six, 36, -1, 0)
+    if found == 0:
+        return 0
+    state = cast(Socket, found).state
+    helper("sk_release", found)
+    return 1 if state not in (_LISTEN, _NEW_SYN_RECV) else 0
+
+
+@xdp
+def door(context: XdpContext) -> int:  # noqa: PLR0911, PLR0912, PLR0915 - one packet's way
+    """The verdict on one packet."""
+    mode = settings.current.mode
+    if mode == OFF:
+        return XDP_PASS
+    ethernet = packet(context, Ethernet)
+    if ethernet is None:
+        return XDP_PASS
+    kind = ethernet.kind
+    offset = 14
+    for _ in range(2):
+        if kind in (ETH_VLAN, ETH_QINQ):
+            tag = packet(context, Vlan, offset)
+            if tag is None:
+                return drop(mode, MALFORMED)
+            kind = tag.kind
+            offset += 4
+    internet = offset
+    source = Source()
+    protocol = 0
+    fragment = 0
+    if kind == ETH_IPV4:
+        ip = packet(context, IPv4, offset)
+        if ip is None:
+            return drop(mode, MALFORMED)
+        words = ip.version & 15
+        if ip.version >> 4 != 4 or words < 5:
+            return drop(mode, MALFORMED)
+        source.third = 0xFFFF
+        source.fourth = ip.source
+        protocol = ip.protocol
+        fragment = ip.fragment & (IP_FRAGMENT | IP_MORE_FRAGMENTS)
+        offset += words * 4
+    elif kind == ETH_IPV6:
+        wide = packet(context, IPv6Header, offset)
+        if wide is None:
+            return drop(mode, MALFORMED)
+        if wide.version >> 28 != 6:
+            return drop(mode, MALFORMED)
+        source.first = wide.first
+        source.second = wide.second
+        if wide.first & 0xFFC00000 == 0xFE800000:
+            source.third = wide.third
+            source.fourth = wide.fourth
+        protocol = wide.next_header
+        hops = wide.hop_limit
+        offset += 40
+        for _ in range(EXTENSIONS):
+            # Hop-by-hop options, routing, fragment, destination options (RFC 8200).
+            if protocol not in (0, 43, 44, 60):
+                break
+            extension = packet(context, Extension, offset)
+            if extension is None:
+                return drop(mode, MALFORMED)
+            if protocol == 44:
+                fragment = 1
+                break
+            protocol = extension.next_header
+            offset += (extension.length + 1) * 8
+        # Neighbours find one another by ICMPv6 that no router passed on (RFC 4861).
+        if protocol == IP_ICMPV6 and hops == 255:
+            icmp = packet(context, Extension, offset)
+            if icmp is not None and 133 <= icmp.next_header <= 137:
+                return passed(PASSED)
+    else:
+        return passed(PASSED)
+
+    now = ktime_get_coarse_ns()
+    lists = settings.current.lists
+    if lists & (HAS_ALLOWED | HAS_NETWORKS):
+        prefix = Prefix(
+            bits=128,
+            first=source.first,
+            second=source.second,
+            third=source.third,
+            fourth=source.fourth,
+        )
+        if lists & HAS_ALLOWED and prefix in allowed:
+            return passed(ALLOWED)
+        if lists & HAS_NETWORKS:
+            network = networks.lookup(prefix)
+            if network is not None and now < network.until:
+                return drop(mode, BLOCKED)
+    if lists & HAS_BLOCKED:
+        shut = blocked.lookup(source)
+        if shut is not None and now < shut.until:
+            return drop(mode, BLOCKED)
+
+    # Who answers for the packet? `reason` is the budget it is charged to if nobody does.
+    reason = UNSERVED
+    vouched = 0
+    if fragment != 0:
+        reason = FRAGMENT
+    elif protocol == IP_TCP:
+        tcp = packet(context, Tcp, offset)
+        if tcp is None:
+            return drop(mode, MALFORMED)
+        if tcp.flags & (TCP_SYN | TCP_ACK) != TCP_SYN:
+            reason = STRAY
+            vouched = is_vouched(source, now)
+            if vouched == 0 and is_connected(context, kind, internet, offset):
+                vouched = 1
+                state = sources.lookup(source)
+                if state is None:
+                    sources.update(source, State(next=now, vouched=now))
+                else:
+                    state.vouched = now
+        elif is_served(tcp.destination):
+            reason = SYN
+            vouched = is_vouched(source, now)
+    elif protocol == IP_UDP:
+        ports = packet(context, Ports, offset)
+        if ports is None:
+            return drop(mode, MALFORMED)
+        if is_served(PORTS + ports.destination):
+            reason = STRANGER
+            vouched = 1 if source in sources else 0
+    elif protocol in (IP_ICMP, IP_ICMPV6):
+        reason = ICMP
+    if vouched == 0 and affordable(reason, now) == 0:
+        # Few of them are charged, each for many: most of a flood costs no account. A source
+        # with connections is not: anybody could send in its name to have it blocked.
+        if get_prandom_u32() & (SAMPLE - 1) == 0 and is_vouched(source, now) == 0:
+            charge(source, now, SAMPLE, reason)
+        return drop(mode, reason)
+
+    gap = settings.current.gap
+    state = sources.lookup(source)
+    if state is None:
+        sources.update(source, State(next=now + gap))
+        return passed(PASSED)
+    start = max(state.next, now)
+    if start - now > settings.current.depth:
+        charge(source, now, 1, RATE)
+        return drop(mode, RATE)
+    state.next = start + gap
+    return passed(PASSED)

@@ -1,0 +1,499 @@
+"""A shield at work: attached to interfaces, watched, changed while it runs.
+
+Finding and blocking a flood is done by the program itself (`door`). What is left for user
+space is slow and can stop without harm: ports that begin to be served, blocks that expired,
+figures. A guard can be made again from what is pinned at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bazaar.bpf import links, pins
+from bazaar.bpf.links import XdpMode
+from bazaar.errors import KernelError, MissingError, NetworkError, UsageError
+from bazaar.host import namespaces
+from bazaar.shield import addresses, devices, door, pinned, ports
+from bazaar.shield.settings import Budgets, Mode, ShieldSpec
+
+_SECOND = 1_000_000_000
+_WINDOW = _SECOND // 2
+# The door's clock moves in ticks of up to 10 ms: less depth than that would stop everybody.
+_LEAST_DEPTH = 20_000_000
+_SWEEP_EVERY, _PORTS_EVERY = 1.0, 1.0  # seconds
+_FROM_SPEC, _BY_HAND = 1, 2
+
+REASONS = {
+    door.BLOCKED: "blocked",
+    door.RATE: "rate",
+    door.UNSERVED: "unserved",
+    door.FRAGMENT: "fragment",
+    door.ICMP: "icmp",
+    door.SYN: "syn",
+    door.STRAY: "stray",
+    door.STRANGER: "stranger",
+    door.MALFORMED: "malformed",
+    door.MANUAL: "manual",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An interface the door stands at; ``mode`` is native, or generic where the driver has no
+    XDP: that works everywhere, at a lower speed."""
+
+    interface: str
+    namespace: str | None
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Packets since the shield was first attached, by what became of them."""
+
+    passed: int
+    allowed: int  # of the passed: by the allow list
+    dropped: dict[str, int]  # by reason
+    would_drop: dict[str, int]  # by reason, in dry-run
+    blocks: int  # sources the door blocked
+
+    @property
+    def total_dropped(self) -> int:
+        return sum(self.dropped.values())
+
+    @property
+    def total_would_drop(self) -> int:
+        return sum(self.would_drop.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A source or network that is shut out."""
+
+    source: str
+    reason: str  # why it was blocked
+    since: float  # seconds ago
+    left: float  # seconds until it may come again
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What happened since the last tick."""
+
+    passed: float  # packets a second
+    dropped: float
+    would_drop: float
+    new: tuple[Blocked, ...] = field(default=())
+    expired: int = 0
+
+
+def attach(
+    name: str, spec: ShieldSpec, interfaces: Iterable[str] = (), namespace: str | None = None
+) -> Guard:
+    """The shield ``name`` with these settings, at these interfaces of the namespace.
+
+    What is pinned under the name is taken over, with its counters and its block list; links
+    to interfaces that are gone are cleared away. Raises NetworkError for an unknown
+    interface, KernelError where the kernel has no XDP; then nothing new is left behind.
+    """
+    fresh = pinned.find(name) is None
+    guard = Guard(pinned.ensure(name), spec)
+    try:
+        guard.pinned.about.namespace = namespace
+        guard.configure(spec)
+        guard.tidy()
+        for interface in interfaces:
+            guard.attach_interface(interface, namespace)
+    except BaseException:
+        if fresh:
+            guard.detach()
+        else:
+            guard.close()
+        raise
+    return guard
+
+
+def find(name: str) -> Guard | None:
+    """The shield that is at work under this name, with the settings it has; None if none is."""
+    found = pinned.find(name)
+    if found is None:
+        return None
+    values = dict(found.about.settings)
+    served = None if values.pop("watch_ports", True) else ()
+    budgets = Budgets(**values.pop("budgets", {}))
+    return Guard(found, ShieldSpec(**values, budgets=budgets, ports=served))
+
+
+class Guard:
+    """One shield. Not for several threads at once."""
+
+    def __init__(self, shield: pinned.Pinned, spec: ShieldSpec) -> None:
+        self.pinned = shield
+        self.name = shield.name
+        self.spec = spec
+        self._served: list[int] = []
+        self._counters = self.counters()
+        self._ticked = time.monotonic()
+        self._swept = self._looked = 0.0
+        self._known: set[bytes] = set(self._raw_blocks())
+
+    # --- settings ---
+
+    def configure(self, spec: ShieldSpec) -> None:
+        """Work by other settings from now on; nothing is loaded or attached again."""
+        self.spec = spec
+        values = asdict(replace(spec, allow=(), ports=None))
+        del values["ports"], values["allow"]
+        values["watch_ports"] = spec.ports is None
+        self.pinned.about.settings = values
+        self.pinned.remember()
+        self._allow_all(spec.allow)
+        self._write_budgets()
+        self.serve(
+            spec.ports if spec.ports is not None else ports.listening(self.pinned.about.namespace)
+        )
+        self._write_settings()
+
+    def set_mode(self, mode: str) -> None:
+        """``on``, ``dry-run`` (count, drop nothing) or ``off`` (attached, but idle)."""
+        self.configure_only(mode=mode)
+
+    def configure_only(self, **changes: Any) -> None:
+        """Change some settings and leave the lists as they are."""
+        self.spec = replace(self.spec, **changes)
+        self.pinned.about.settings.update(changes)
+        self.pinned.remember()
+        self._write_settings()
+
+    @property
+    def mode(self) -> str:
+        """What the door does now, as the kernel has it."""
+        raw = self.pinned.maps["settings"].lookup(bytes(4)) or bytes(4)
+        return Mode(door.Settings.decode(raw).mode).text
+
+    def serve(self, served: Iterable[tuple[str, int]]) -> None:
+        """Name the ports that are served: (``tcp`` or ``udp``, port)."""
+        words = [0] * (2 * door.PORTS // 64)
+        first = {"tcp": 0, "udp": door.PORTS}
+        for protocol, port in served:
+            if protocol not in first or not 0 < port < door.PORTS:
+                raise UsageError(f"{protocol}/{port} is no port", hint="such as tcp/80, udp/53")
+            bit = first[protocol] + port
+            words[bit >> 6] |= 1 << (bit & 63)
+        if words != self._served:
+            # All words at once and each in one piece: no port that stays served is ever missing.
+            self.pinned.maps["served"].update_batch(
+                [
+                    (struct.pack("=I", index), struct.pack("=Q", word))
+                    for index, word in enumerate(words)
+                ]
+            )
+            self._served = words
+
+    def _write_settings(self) -> None:
+        spec = self.spec
+        gap = max(1, _SECOND // spec.rate)
+        # A block that the door makes at this very moment may miss its mark here: then the flood
+        # goes on being charged, and is blocked again.
+        lists = sum(
+            mark
+            for name, mark in (
+                ("allowed", door.HAS_ALLOWED),
+                ("networks", door.HAS_NETWORKS),
+                ("blocked", door.HAS_BLOCKED),
+            )
+            if self._any(name)
+        )
+        value = door.Settings(
+            mode=int(Mode.of(spec.mode)),
+            lists=lists,
+            gap=gap,
+            depth=max(gap * spec.depth, _LEAST_DEPTH),
+            block=int(spec.block_seconds * _SECOND),
+            window=_WINDOW,
+            # As much again as it may send: a client that backs off never gets there.
+            excess=max(spec.rate * _WINDOW // _SECOND, 4 * door.SAMPLE),
+        )
+        self.pinned.maps["settings"].update(bytes(4), value.encode())
+
+    def _write_budgets(self) -> None:
+        asked = self.spec.budgets
+        for kind, rate in (
+            (door.UNSERVED, asked.unserved),
+            (door.FRAGMENT, asked.fragments),
+            (door.ICMP, asked.icmp),
+            (door.SYN, asked.syn),
+            (door.STRAY, asked.stray),
+            (door.STRANGER, asked.strangers),
+        ):
+            gap = max(1, _SECOND // max(1, rate))
+            value = door.Budget(gap=gap, depth=max(_SECOND, _LEAST_DEPTH), next=0)
+            self.pinned.maps["budgets"].update(struct.pack("=I", kind), value.encode())
+
+    def _any(self, name: str) -> bool:
+        return next(iter(self.pinned.maps[name].keys()), None) is not None
+
+    # --- who may come ---
+
+    def allow(self, network: str) -> None:
+        """Never drop anything from this address or network, and forget blocks of it."""
+        asked = addresses.network(network)
+        self.pinned.maps["allowed"].update(addresses.prefix(asked), struct.pack("=I", _BY_HAND))
+        self._write_settings()
+
+    def disallow(self, network: str) -> bool:
+        """Take an address or network off the allow list; False when it was not on it."""
+        asked = addresses.network(network)
+        found = self.pinned.maps["allowed"].delete(addresses.prefix(asked))
+        self._write_settings()
+        return found
+
+    def allowed(self) -> list[str]:
+        """The networks on the allow list."""
+        return sorted(addresses.unprefix(key) for key, _ in self.pinned.maps["allowed"].items())
+
+    def _allow_all(self, wanted: Iterable[str]) -> None:
+        """Have exactly these from the settings; what was allowed by hand stays."""
+        table = self.pinned.maps["allowed"]
+        keys = {addresses.prefix(addresses.network(item)) for item in wanted}
+        mark = struct.pack("=I", _FROM_SPEC)
+        for key in keys:
+            table.update(key, mark)
+        for key, value in list(table.items()):
+            if value == mark and key not in keys:
+                table.delete(key)
+
+    def block(self, address: str, seconds: float | None = None) -> None:
+        """Drop everything from an address or network for ``seconds`` (the settings' by default).
+
+        The allow list is checked first: who is on it stays welcome.
+        """
+        length = self.spec.block_seconds if seconds is None else seconds
+        if not 0 < length <= 30 * 86_400:
+            raise UsageError(f"{length} s is no time to block for: above 0, at most 30 days")
+        now = time.monotonic_ns()
+        value = door.Block(until=now + int(length * _SECOND), since=now, reason=door.MANUAL)
+        table, key = self._place(address)
+        try:
+            self.pinned.maps[table].update(key, value.encode())
+        except KernelError as error:
+            raise KernelError(
+                f"{address} cannot be blocked: {error.message}", errno=error.errno, hint=error.hint
+            ) from error
+        self._known.add(key)
+        self._write_settings()
+
+    def unblock(self, address: str) -> bool:
+        """Let a source or network in again; False when it was not blocked."""
+        table, key = self._place(address)
+        found = self.pinned.maps[table].delete(key)
+        if table == "blocked":
+            self.pinned.maps["suspects"].delete(key)
+        self._known.discard(key)
+        self._write_settings()
+        return found
+
+    def _place(self, address: str) -> tuple[str, bytes]:
+        asked = addresses.network(address)
+        single = asked.prefixlen == asked.max_prefixlen or (
+            asked.version == 6 and asked.prefixlen == 64
+        )
+        if single:
+            return "blocked", addresses.key(str(asked.network_address))
+        return "networks", addresses.prefix(asked)
+
+    def blocked(self) -> list[Blocked]:
+        """Who is shut out now, the latest first."""
+        now = time.monotonic_ns()
+        found = [
+            _shown(addresses.text(key), value, now) for key, value in self._raw_blocks().items()
+        ]
+        for key, value in self.pinned.maps["networks"].items():
+            found.append(_shown(addresses.unprefix(key), value, now))
+        return sorted((item for item in found if item.left > 0), key=lambda item: item.since)
+
+    def _raw_blocks(self) -> dict[bytes, bytes]:
+        return dict(self.pinned.maps["blocked"].items())
+
+    # --- watching ---
+
+    def counters(self) -> Counters:
+        """All counters, summed over the CPUs."""
+        sums = [0] * door.COUNTERS
+        for key, values in self.pinned.maps["counters"].items_per_cpu():
+            sums[struct.unpack("=I", key)[0]] = sum(
+                struct.unpack("=Q", value)[0] for value in values
+            )
+        kinds = [kind for kind in REASONS if kind != door.MANUAL]
+        return Counters(
+            passed=sums[door.PASSED] + sums[door.ALLOWED],
+            allowed=sums[door.ALLOWED],
+            dropped={REASONS[kind]: sums[kind] for kind in kinds},
+            would_drop={REASONS[kind]: sums[door.WOULD + kind] for kind in kinds},
+            blocks=sums[door.BLOCKS],
+        )
+
+    def tick(self) -> Tick:
+        """To be called several times a second: new blocks, expired ones, served ports, rates."""
+        now, before = time.monotonic(), self._counters
+        counters = self._counters = self.counters()
+        passed = max(now - self._ticked, 1e-6)
+        self._ticked = now
+        new, expired = self._sweep(now, counters.blocks != before.blocks)
+        if self.spec.ports is None and now - self._looked >= _PORTS_EVERY:
+            self._looked = now
+            with contextlib.suppress(NetworkError):  # the namespace is being taken away
+                self.serve(ports.listening(self.pinned.about.namespace))
+        return Tick(
+            (counters.passed - before.passed) / passed,
+            (counters.total_dropped - before.total_dropped) / passed,
+            (counters.total_would_drop - before.total_would_drop) / passed,
+            new,
+            expired,
+        )
+
+    def _sweep(self, now: float, changed: bool) -> tuple[tuple[Blocked, ...], int]:
+        """Find new blocks, remove expired ones; seldom when there is nothing to find."""
+        if not changed and (now - self._swept < _SWEEP_EVERY or not self._known):
+            return (), 0
+        moment = time.monotonic_ns()
+        found = self._raw_blocks()
+        shown = {key: _shown(addresses.text(key), value, moment) for key, value in found.items()}
+        old = [key for key, item in shown.items() if item.left <= 0]
+        # Between reading and deleting the door may have blocked one again: then it is dropped
+        # by its bucket, and blocked once more.
+        self.pinned.maps["blocked"].delete_batch(old)
+        new = tuple(item for key, item in shown.items() if key not in self._known and item.left > 0)
+        self._known = set(found) - set(old)
+        expired = len(old) + self._sweep_networks(moment)
+        if old:
+            self._write_settings()
+        # What takes long is done seldom.
+        self._swept = now + 20 * (time.monotonic() - now)
+        return new, expired
+
+    def _sweep_networks(self, moment: int) -> int:
+        table = self.pinned.maps["networks"]
+        old = [key for key, value in table.items() if door.Block.decode(value).until <= moment]
+        for key in old:
+            table.delete(key)
+        if old:
+            self._write_settings()
+        return len(old)
+
+    # --- where the door stands ---
+
+    @property
+    def attached(self) -> tuple[Attached, ...]:
+        """The interfaces it stands at."""
+        return tuple(
+            Attached(entry["interface"], entry["namespace"], entry["mode"])
+            for entry in self.pinned.about.links.values()
+        )
+
+    def attach_interface(self, interface: str, namespace: str | None = None) -> Attached:
+        """Stand at one more interface: native XDP, or generic where the driver has none."""
+        key = namespaces.interface_name("door", namespace or "", interface)
+        index = devices.index(interface, namespace)
+        inode = _namespace_inode(namespace)
+        entry = self.pinned.about.links.get(key)
+        if entry and (entry["index"], entry["inode"]) == (index, inode):
+            return Attached(interface, namespace, entry["mode"])
+        self._unlink(key)
+        with namespaces.enter(namespace):
+            link, mode = self._link(interface, index)
+        with link:
+            link.pin(f"{self.pinned.folder}/{key}")
+        self.pinned.about.links[key] = {
+            "interface": interface,
+            "namespace": namespace,
+            "mode": mode,
+            "index": index,
+            "inode": inode,
+        }
+        self.pinned.remember()
+        return Attached(interface, namespace, mode)
+
+    def detach_interface(self, interface: str, namespace: str | None = None) -> bool:
+        """Leave an interface; False when the door did not stand there."""
+        key = namespaces.interface_name("door", namespace or "", interface)
+        if key not in self.pinned.about.links:
+            return False
+        self._unlink(key)
+        self.pinned.remember()
+        return True
+
+    def tidy(self) -> None:
+        """Give links of an older version this program; forget those of interfaces gone."""
+        for key in list(self.pinned.about.links):
+            try:
+                with links.open_pinned(f"{self.pinned.folder}/{key}") as link:
+                    info = link.info()
+                    if info.ifindex == 0:
+                        self._unlink(key)
+                    elif info.program_id != self.pinned.program.id:
+                        link.update(self.pinned.program)
+            except KernelError:
+                self._unlink(key)
+        known = {*self.pinned.about.links, *self.pinned.maps, "program"}
+        for name in os.listdir(self.pinned.folder):
+            if name not in known:  # pinned by somebody who was killed before he wrote it down
+                self._unlink(name)
+        self.pinned.remember()
+
+    def detach(self) -> None:
+        """Leave all interfaces and take everything away: lists, counters, pins."""
+        for key in list(self.pinned.about.links):
+            self._unlink(key)
+        self.pinned.remove()
+
+    def close(self) -> None:
+        """Let go of it; the door stays where it stands, working."""
+        self.pinned.close()
+
+    def _link(self, interface: str, index: int) -> tuple[links.Link, str]:
+        program = self.pinned.program
+        try:
+            return links.xdp(program, index, XdpMode.NATIVE), "native"
+        except KernelError as error:
+            first = error
+        try:
+            return links.xdp(program, index, XdpMode.GENERIC), "generic"
+        except KernelError as error:
+            raise KernelError(
+                f"the shield cannot stand at {interface}: {error.message}",
+                errno=error.errno,
+                hint=error.hint or first.hint,
+            ) from first
+
+    def _unlink(self, key: str) -> None:
+        path = f"{self.pinned.folder}/{key}"
+        with contextlib.suppress(KernelError), links.open_pinned(path) as link:
+            # At once, even where somebody else holds it open.
+            link.detach()
+        pins.unpin(path)
+        self.pinned.about.links.pop(key, None)
+
+
+def need() -> None:
+    """Raise MissingError where this machine cannot have a shield at all."""
+    if os.geteuid() != 0:
+        raise MissingError("a shield needs root", hint="run it with sudo")
+
+
+def _shown(source: str, value: bytes, now: int) -> Blocked:
+    block = door.Block.decode(value)
+    reason = REASONS.get(block.reason, "unknown")
+    return Blocked(source, reason, (now - block.since) / 1e9, (block.until - now) / 1e9)
+
+
+def _namespace_inode(namespace: str | None) -> int:
+    return (
+        namespaces.identity(namespace) if namespace else os.stat("/proc/thread-self/ns/net").st_ino
+    )
