@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,8 @@ def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
     ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
     left then.
     """
+    check_free(spec)
     place = folder(spec.id)
-    if place.exists():
-        found = state(spec.id)
-        if found is not None and found.status != "running" and owner is None:
-            remove(spec.id)
-        elif found is not None:
-            raise EngineError(
-                f"the name {spec.name} is taken by a container that is {found.status}",
-                hint=f"bazaar rm -f {spec.name}",
-            )
     engine = engines.get(spec.engine)
     command = engine.command(place, network=spec.namespace is not None)
     try:
@@ -108,6 +100,22 @@ def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
         discard(spec.id)
         raise
     return asked
+
+
+def check_free(spec: ContainerSpec) -> None:
+    """Raise EngineError when another container has that id; what is left of a dead one goes."""
+    place = folder(spec.id)
+    if not place.exists():
+        return
+    found = state(spec.id)
+    if found is not None:
+        raise EngineError(
+            f"the name {spec.name} is taken by a container that is {found.status}",
+            hint=f"bazaar rm -f {spec.name}",
+        )
+    # Without a readable record: somebody was killed while making it, or is just making it.
+    if time.time() - place.stat().st_mtime > 2:
+        discard(spec.id)
 
 
 def _identity(pid: int | None) -> list[int]:
@@ -294,6 +302,11 @@ def listing() -> list[ContainerState]:
     return [found for found in map(state, names) if found is not None]
 
 
+def about(container: str) -> dict[str, Any]:
+    """container.json as far as it can be read; empty when it is gone."""
+    return launch.load(folder(container), "container.json") or {}
+
+
 def detail(container: str) -> dict[str, Any]:
     """container.json: what was asked for, without secrets. Raises EngineError: no such one."""
     about = launch.load(folder(container), "container.json")
@@ -415,8 +428,39 @@ def logs(
             os.close(ended)
 
 
-def sweep() -> list[str]:
-    """Remove foreground containers whose runner was killed and that ended since; their ids."""
+def execute(
+    container: str,
+    command: Sequence[str],
+    *,
+    tty: bool = False,
+    interactive: bool = False,
+    environment: Sequence[tuple[str, str]] = (),
+    user: str | None = None,
+    working_directory: str | None = None,
+) -> int:
+    """Run ``command`` inside a running container with our streams; its exit code.
+
+    ``interactive`` passes our stdin on. Raises EngineError when it does not run, or, with exit
+    code 126 or 127, when there is no such program in it.
+    """
+    from bazaar.run import interactive as streams
+
+    return streams.execute(
+        container,
+        command,
+        terminal=tty,
+        stdin=interactive,
+        environment=environment,
+        user=user,
+        working_directory=working_directory,
+    )
+
+
+def sweep(also: Callable[[str], None] | None = None) -> list[str]:
+    """Remove foreground containers whose runner was killed and that ended since; their ids.
+
+    ``also`` is called with each: what else goes with a container, its network.
+    """
     gone: list[str] = []
     with contextlib.suppress(FileNotFoundError):
         for entry in list(paths.containers().iterdir()):
@@ -427,5 +471,7 @@ def sweep() -> list[str]:
             if not (_same_boot(about) and processes.alive(owner)) and _process(entry) is None:
                 with contextlib.suppress(BazaarError):
                     discard(entry.name)
+                    if also is not None:
+                        also(entry.name)
                     gone.append(entry.name)
     return gone

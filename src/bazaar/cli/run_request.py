@@ -1,0 +1,240 @@
+"""What `bazaar run` was asked for, as a container, its network and its streams."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bazaar.errors import UsageError
+from bazaar.model.container import ContainerSpec, Limits, Mount
+
+_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+LEAST_MEMORY = 6 << 20  # bytes; docker's own least
+_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The words of the command line, not yet judged."""
+
+    image: str
+    words: tuple[str, ...] = ()
+    interactive: bool = False
+    tty: bool = False
+    detach: bool = False
+    remove: bool = True
+    name: str | None = None
+    volumes: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    hostname: str | None = None
+    entrypoint: str | None = None
+    engine: str = "gvisor"
+    memory: str | None = None
+    cpus: float | None = None
+    pids_limit: int | None = None
+    network: str = "bridge"
+    read_only: bool = False
+    pull: str = "missing"
+
+
+def execute(request: Request) -> int:
+    """Do what was asked; the exit code. Raises BazaarError."""
+    from bazaar.errors import BazaarError, EngineError
+
+    mounts = _mounts(request)
+    variables = _variables(request)
+    limits = Limits(memory=size(request.memory), cpus=request.cpus, pids=request.pids_limit)
+    if request.tty and request.detach:
+        raise UsageError("a detached container has no terminal", hint="leave -t out, or -d")
+    if request.tty and request.interactive and not os.isatty(0):
+        raise UsageError("the input is no terminal", hint="leave -t out")
+    name = request.name or _made_up()
+    try:
+        image = _image(request)
+        spec = ContainerSpec(
+            id=f"run.{name}",
+            name=name,
+            image=image,
+            command=request.words[1:] if request.words[:1] == ("--",) else request.words,
+            entrypoint=None if request.entrypoint is None else tuple(filter(None, (request.entrypoint,))),
+            environment=variables,
+            mounts=mounts,
+            hostname=request.hostname or "",
+            working_directory=request.workdir,
+            user=request.user,
+            engine=request.engine,
+            limits=limits,
+            read_only=request.read_only,
+            terminal=request.tty,
+        )
+        return _run(spec, request)
+    except EngineError:
+        raise
+    except BazaarError as error:
+        # As docker: whatever keeps the container from being started is 125.
+        problem = EngineError(error.message, hint=error.hint)
+        raise problem from error
+
+
+def _image(request: Request):  # noqa: ANN202
+    from bazaar.run import engines, images
+
+    found = None
+    if request.pull == "missing" and not request.image.startswith("dir:"):
+        from bazaar.run.images import store
+
+        found = store.find(request.image)
+    if found is not None:
+        return found
+    from bazaar.cli.output import Progress
+
+    progress = Progress()
+    try:
+        engines.ensure(request.engine, progress.step)
+        return images.ensure(request.image, progress.step, pull=request.pull)
+    finally:
+        progress.clear()
+
+
+def _run(spec: ContainerSpec, request: Request) -> int:
+    from dataclasses import replace
+
+    from bazaar.run import containers
+
+    containers.check_free(spec)
+    bridged = request.network == "bridge"
+    if bridged:
+        from bazaar.site import run_network
+
+        containers.sweep(run_network.disconnect_run)
+        spec = replace(spec, namespace=run_network.connect_run(spec.id).namespace)
+    elif request.network != "none":
+        spec = replace(spec, namespace=request.network)
+    if request.detach:
+        try:
+            containers.start(spec)
+        except BaseException:
+            if bridged:
+                run_network.disconnect_run(spec.id)  # pyright: ignore[reportPossiblyUnbound]
+            raise
+        print(spec.name)
+        return 0
+    from bazaar.run import interactive
+
+    try:
+        return interactive.foreground(spec, stdin=request.interactive, remove=request.remove)
+    finally:
+        if bridged:
+            run_network.disconnect_run(spec.id)  # pyright: ignore[reportPossiblyUnbound]
+
+
+def _made_up() -> str:
+    return os.urandom(6).hex()
+
+
+def size(text: str | None) -> int | None:
+    """Bytes, as docker writes them: 512m, 2g, 1048576. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise UsageError(f"'{text}' is no amount of memory", hint="as in 512m or 2g")
+    value = int(float(match[1]) * (1 << _UNITS[match[2]]))
+    if value < LEAST_MEMORY:
+        raise UsageError(f"{text} is too little memory", hint=f"at least {LEAST_MEMORY >> 20}m")
+    return value
+
+
+def _variables(request: Request) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for path in request.env_files:
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--env-file {path}: {getattr(error, 'strerror', None) or error}") from error
+        lines = (line.strip() for line in text.splitlines())
+        _take(found, (line for line in lines if line and not line.startswith("#")))
+    _take(found, request.variables)
+    return tuple(found.items())
+
+
+def _take(found: dict[str, str], words) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or "\0" in word:
+            raise UsageError(f"'{word}' is no variable", hint="NAME=VALUE, or NAME for ours")
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+
+
+def _mounts(request: Request) -> tuple[Mount, ...]:
+    found = [_volume(text) for text in request.volumes]
+    found += [_worded(text) for text in request.mounts]
+    found += [Mount(Path("tmpfs"), _target(text.partition(":")[0], text), kind="tmpfs") for text in request.tmpfs]
+    return tuple(found)
+
+
+def _volume(text: str) -> Mount:
+    parts = text.split(":")
+    if len(parts) == 2:
+        parts.append("rw")
+    if len(parts) != 3 or not parts[0] or set(parts[2].split(",")) - {"ro", "rw", "z", "Z"}:
+        raise UsageError(f"'{text}' is no volume", hint="-v /on/the/host:/inside, with :ro to only read, or -v NAME:/inside")
+    return Mount(_source(parts[0], text, make=True), _target(parts[1], text), "ro" in parts[2].split(","))
+
+
+def _worded(text: str) -> Mount:
+    words = dict(word.partition("=")[::2] for word in text.split(","))
+    aliases = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+    words = {aliases.get(key, key): value for key, value in words.items()}
+    if unknown := set(words) - {"type", "source", "target", "readonly"}:
+        raise UsageError(f"--mount {text}: unknown word '{sorted(unknown)[0]}'", hint="type, source, target, readonly")
+    read_only = words.get("readonly", "false") in ("", "true", "1")
+    target = _target(words.get("target", ""), text)
+    kind = words.get("type", "volume")
+    if kind == "tmpfs":
+        return Mount(Path("tmpfs"), target, read_only, "tmpfs")
+    if kind not in ("bind", "volume"):
+        raise UsageError(f"--mount {text}: unknown type '{kind}'", hint="bind, volume or tmpfs")
+    if not words.get("source"):
+        raise UsageError(f"--mount {text}: the source is missing")
+    return Mount(_source(words["source"], text, make=kind == "volume"), target, read_only)
+
+
+def _source(text: str, whole: str, *, make: bool) -> Path:
+    """A path of the host, or a named volume's directory, made when it is not there."""
+    if "/" in text or text.startswith("."):
+        path = Path(text).absolute()
+        if not path.exists():
+            if not make:
+                raise UsageError(f"'{whole}': {path} does not exist", hint=f"mkdir -p {path}")
+            path.mkdir(parents=True)
+        return path
+    if not _VOLUME.fullmatch(text):
+        raise UsageError(f"'{whole}': '{text}' cannot name a volume")
+    from bazaar.host import paths
+
+    path = paths.state() / "volumes" / text
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _target(text: str, whole: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise UsageError(f"'{whole}': '{text}' is no absolute path inside", hint="as in /data")
+    return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
+def warn(text: str) -> None:
+    """Say something that does not stop the run."""
+    print(f"bazaar: {text}", file=sys.stderr)
