@@ -40,6 +40,7 @@ from bazaar.errors import BtfError, MissingError
 
 KERNEL = "/sys/kernel/btf/vmlinux"
 _DEPTH = 64
+_NESTED = 500
 _HEADER = struct.Struct("<HBBIIIII")
 _THREE = struct.Struct("<III")
 _QUALIFIERS = frozenset({Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
@@ -152,23 +153,25 @@ class Btf:
             holder = self.resolve(number)
             if not isinstance(holder, Struct):
                 raise BtfError(f"BTF type {number} is no struct: it has no '{name}'")
-            found = self._member(holder, name, 0)
+            found = self._member(holder, name, set())
             if found is None:
                 kind = "union" if holder.union else "struct"
                 raise BtfError(f"{kind} {holder.name or '(anonymous)'} has no member '{name}'")
             offset, bits, number = offset + found.offset, found.bits, found.type
         return Field(path, number, offset, bits)
 
-    def _member(self, holder: Struct, name: str, depth: int) -> Field | None:
-        if depth > _DEPTH:
-            raise BtfError(f"BTF type {holder.id} is nested in itself")
+    def _member(self, holder: Struct, name: str, seen: set[int]) -> Field | None:
+        """Depth first; ``seen`` are structs without such a member: none is searched twice."""
+        seen.add(holder.id)
+        if len(seen) > _NESTED:
+            raise BtfError(f"BTF type {holder.id} is nested too deep")
         for member in holder.members:
             if member.name == name:
                 return Field(name, member.type, member.offset, member.bits)
         for member in holder.members:
             inner = None if member.name else self.resolve(member.type)
-            if isinstance(inner, Struct):
-                found = self._member(inner, name, depth + 1)
+            if isinstance(inner, Struct) and inner.id not in seen:
+                found = self._member(inner, name, seen)
                 if found is not None:
                     return Field(name, found.type, member.offset + found.offset, found.bits)
         return None
