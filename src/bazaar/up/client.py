@@ -126,7 +126,7 @@ def current(bazaar: str) -> Current:
     volumes = folder / "volumes"
     found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
     return Current(
-        wanted=last_wanted(bazaar),
+        applied=last_wanted(bazaar, "applied.json"),
         sites=frozenset(network.observed(bazaar).sites),
         containers=tuple(found),
         volumes=frozenset(entry.name for entry in volumes.glob("*")),
@@ -134,10 +134,10 @@ def current(bazaar: str) -> Current:
     )
 
 
-def last_wanted(bazaar: str) -> ResolvedBazaar | None:
+def last_wanted(bazaar: str, file: str = "wanted.json") -> ResolvedBazaar | None:
     """What was asked for the last time; None when nothing was, or it is unreadable."""
     try:
-        stored = read_json(paths.bazaar(bazaar) / "wanted.json")
+        stored = read_json(paths.bazaar(bazaar) / file)
         return from_json(stored) if stored is not None else None
     except StateError:
         # A file cut short: the kernel and the containers tell what is there.

@@ -16,7 +16,7 @@ from bazaar.up.replicas import Slot
 class Current:
     """What is there now, read from the kernel and the state folder."""
 
-    wanted: ResolvedBazaar | None = None  # what was asked for the last time
+    applied: ResolvedBazaar | None = None  # what was brought about the last time
     sites: frozenset[str] = frozenset()
     containers: tuple[ContainerState, ...] = ()
     volumes: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ def plan(
 
 def destroy(current: Current, *, volumes: bool) -> list[Change]:
     """What `down` takes away."""
-    last = current.wanted or ResolvedBazaar("")
+    last = current.applied or ResolvedBazaar("")
     names = dict.fromkeys(
         [*(s.name for s in last.services), *(_slot(c).service for c in current.containers)]
     )
@@ -85,7 +85,7 @@ def _services(
     for container in current.containers:
         slot = _slot(container)
         there.setdefault(slot.service, {})[slot] = container
-    before = {s.name: s for s in (current.wanted.services if current.wanted else ())}
+    before = {s.name: s for s in (current.applied.services if current.applied else ())}
     for service in wanted.services:
         found = there.pop(service.name, {})
         change = _service(service, before.get(service.name), found, current, secrets)
@@ -142,7 +142,7 @@ def describe(service: ResolvedService) -> str:
 
 
 def _probes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
-    before = {p.name: p for p in (current.wanted.probes if current.wanted else ())}
+    before = {p.name: p for p in (current.applied.probes if current.applied else ())}
     changes: list[Change] = []
     for probe in wanted.probes:
         if probe.name not in before:
@@ -154,7 +154,7 @@ def _probes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
 
 
 def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
-    before = current.wanted.shield if current.wanted else None
+    before = current.applied.shield if current.applied else None
     after = wanted.shield
     if after == before:
         return []
@@ -165,7 +165,7 @@ def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
 
 
 def _supervisor(current: Current) -> list[Change]:
-    if current.supervised or current.wanted is None:
+    if current.supervised or current.applied is None:
         return []
     return [Change("create", "supervisor", "supervisor", why="it does not run")]
 

@@ -101,7 +101,10 @@ class Supervisor:
             self.emit = emit
             try:
                 self.store(wanted, secrets)
-                return Rollout(self).run()
+                problems = Rollout(self).run()
+                # A plan compares with this: what was begun but not finished is still to do.
+                write_json(self.folder / "applied.json", to_json(wanted))
+                return problems
             finally:
                 self.emit = lambda event: None
 
