@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501
 SERVICE = "bazaar: x\nservices:\n  a:\n    "
 
 # name → (YAML, messages with their places). Those in STRUCTURE the JSON Schema refuses too.
@@ -11,8 +12,10 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "a wrong name": (
         "bazaar: Fosdem\n",
         [
-            "f:1:9  bazaar: 'Fosdem' is no name: up to 63 lower-case letters, digits and '-', "
-            "with a letter or digit at both ends"
+            (
+                "f:1:9  bazaar: 'Fosdem' is no name: up to 63 lower-case letters, digits and '-', "
+                "with a letter or digit at both ends"
+            )
         ],
     ),
     "an unknown key": (
@@ -38,15 +41,19 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "a stand and an image": (
         SERVICE + "stand: apache\n    image: x\n",
         [
-            "f:3:3  services.a: a service needs exactly one of: stand (`bazaar stands` lists them), "
-            "image"
+            (
+                "f:3:3  services.a: a service needs exactly one of: stand (`bazaar stands` lists them), "
+                "image"
+            )
         ],
     ),
     "neither stand nor image": (
         SERVICE + "port: 80\n",
         [
-            "f:3:3  services.a: a service needs exactly one of: stand (`bazaar stands` lists them), "
-            "image"
+            (
+                "f:3:3  services.a: a service needs exactly one of: stand (`bazaar stands` lists them), "
+                "image"
+            )
         ],
     ),
     "a service that is a word": (
@@ -68,8 +75,10 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "a variable that is a boolean": (
         SERVICE + "stand: apache\n    environment: {A: true}\n",
         [
-            "f:5:22  services.a.environment.A: true is not text; put it in quotes, or name a "
-            "secret: {file: PATH} or {env: NAME}"
+            (
+                "f:5:22  services.a.environment.A: true is not text; put it in quotes, or name a "
+                "secret: {file: PATH} or {env: NAME}"
+            )
         ],
     ),
     "a secret of nothing known": (
@@ -83,15 +92,19 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "a volume without a target": (
         SERVICE + "stand: apache\n    volumes: [data]\n",
         [
-            "f:5:15  services.a.volumes[0]: 'data' is not NAME:/path or /path/on/host:/path, each "
-            "with or without ':ro'"
+            (
+                "f:5:15  services.a.volumes[0]: 'data' is not NAME:/path or /path/on/host:/path, each "
+                "with or without ':ro'"
+            )
         ],
     ),
     "volumes as a word": (
         SERVICE + "stand: apache\n    volumes: data:/x\n",
         [
-            "f:5:14  services.a.volumes: 'data:/x' is not a list of volumes such as "
-            "data:/var/lib/mysql"
+            (
+                "f:5:14  services.a.volumes: 'data:/x' is not a list of volumes such as "
+                "data:/var/lib/mysql"
+            )
         ],
     ),
     "memory in words": (
@@ -101,22 +114,28 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "an unknown health key": (
         SERVICE + "stand: apache\n    health: {url: /}\n",
         [
-            "f:5:14  services.a.health.url: there is no key 'url' here. There are: kind, path, "
-            "interval, timeout, start_period"
+            (
+                "f:5:14  services.a.health.url: there is no key 'url' here. There are: kind, path, "
+                "interval, timeout, start_period"
+            )
         ],
     ),
     "health as a word": (
         SERVICE + "stand: apache\n    health: good\n",
         [
-            "f:5:13  services.a.health: 'good' is not a mapping. It has: kind, path, interval, "
-            "timeout, start_period"
+            (
+                "f:5:13  services.a.health: 'good' is not a mapping. It has: kind, path, interval, "
+                "timeout, start_period"
+            )
         ],
     ),
     "published nowhere": (
         SERVICE + "stand: apache\n    publish: 8080:80\n",
         [
-            "f:5:14  services.a.publish: '8080:80' is not a port of the host such as 8080 "
-            "(loopback) or 0.0.0.0:8080"
+            (
+                "f:5:14  services.a.publish: '8080:80' is not a port of the host such as 8080 "
+                "(loopback) or 0.0.0.0:8080"
+            )
         ],
     ),
     "no sites for a service": (
@@ -126,8 +145,10 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
     "a wrong name of a service": (
         "bazaar: x\nservices:\n  A_b: {stand: apache}\n",
         [
-            "f:3:3  services.A_b: 'A_b' is no name: up to 63 lower-case letters, digits and '-', "
-            "with a letter or digit at both ends"
+            (
+                "f:3:3  services.A_b: 'A_b' is no name: up to 63 lower-case letters, digits and '-', "
+                "with a letter or digit at both ends"
+            )
         ],
     ),
     "a name inside": (
@@ -165,8 +186,10 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
     "an address to allow": (
         "bazaar: x\nshield: {allow: [10.0.0.0/8, here]}\n",
         [
-            "f:2:30  shield.allow[1]: 'here' is not an address or network such as 192.0.2.7 or "
-            "192.0.2.0/24"
+            (
+                "f:2:30  shield.allow[1]: 'here' is not an address or network such as 192.0.2.7 or "
+                "192.0.2.0/24"
+            )
         ],
     ),
     "an unknown site": (
@@ -180,25 +203,33 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
     "copies that do not replicate": (
         "bazaar: x\nservices:\n  a: {stand: mariadb, replicas: 2}\n",
         [
-            "f:3:33  services.a.replicas: 2 replicas of 'mariadb' would each keep data of their own, "
-            "and answer differently: it is stateful and does not replicate. Accepted: one replica "
-            "in one site"
+            (
+                "f:3:33  services.a.replicas: 2 replicas of 'mariadb' would each keep data of their own, "
+                "and answer differently: it is stateful and does not replicate. Accepted: one replica "
+                "in one site"
+            )
         ],
     ),
     "a database in every site": (
         "bazaar: x\nsites: {u: {}, k: {}}\nservices:\n  a:\n    stand: mariadb\n",
         [
-            "f:4:3  services.a.sites: 2 sites of 'mariadb' would each keep data of their own, "
-            "and answer differently: it is stateful and does not replicate. Accepted: one replica "
-            "in one site"
+            (
+                "f:4:3  services.a.sites: 2 sites of 'mariadb' would each keep data of their own, "
+                "and answer differently: it is stateful and does not replicate. Accepted: one replica "
+                "in one site"
+            )
         ],
     ),
     "a volume of a database's": (
-        "bazaar: x\nservices:\n  a: {stand: mariadb, volumes: ['d:/var/lib/mysql']}\n"
-        "  b: {stand: apache, volumes: ['d:/srv']}\n",
+        (
+            "bazaar: x\nservices:\n  a: {stand: mariadb, volumes: ['d:/var/lib/mysql']}\n"
+            "  b: {stand: apache, volumes: ['d:/srv']}\n"
+        ),
         [
-            "f:4:32  services.b.volumes[0]: 'd' holds the data of a; take another volume, or add "
-            "':ro'"
+            (
+                "f:4:32  services.b.volumes[0]: 'd' holds the data of a; take another volume, or add "
+                "':ro'"
+            )
         ],
     ),
     "two volumes in one place": (
@@ -206,8 +237,10 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
         ["f:3:42  services.a.volumes[1]: a volume stands at '/srv' already"],
     ),
     "a port published twice": (
-        "bazaar: x\nservices:\n  a: {stand: apache, publish: 8080}\n"
-        "  b: {stand: nginx, publish: ['0.0.0.0:8080', 8081]}\n",
+        (
+            "bazaar: x\nservices:\n  a: {stand: apache, publish: 8080}\n"
+            "  b: {stand: nginx, publish: ['0.0.0.0:8080', 8081]}\n"
+        ),
         ["f:4:31  services.b.publish[0]: port 8080 of 127.0.0.1 is published for a already"],
     ),
     "published without a port": (
@@ -222,12 +255,16 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
         ["f:3:48  services.a.health.path: a check of kind tcp asks for no path"],
     ),
     "a site outside": (
-        "bazaar: x\nsubnet: 10.1.0.0/16\nsites:\n  a: {subnet: 10.2.1.0/24}\n"
-        "  b: {subnet: 10.1.0.0/24}\n",
+        (
+            "bazaar: x\nsubnet: 10.1.0.0/16\nsites:\n  a: {subnet: 10.2.1.0/24}\n"
+            "  b: {subnet: 10.1.0.0/24}\n"
+        ),
         [
             "f:4:15  sites.a.subnet: '10.2.1.0/24' is not inside the bazaar's subnet 10.1.0.0/16",
-            "f:5:15  sites.b.subnet: '10.1.0.0/24' is the network of the front addresses; take "
-            "another",
+            (
+                "f:5:15  sites.b.subnet: '10.1.0.0/24' is the network of the front addresses; take "
+                "another"
+            ),
         ],
     ),
     "a subnet twice": (
@@ -235,8 +272,10 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
         ["f:4:15  sites.b.subnet: '10.1.1.0/24' is the subnet of a already"],
     ),
     "too many": (
-        "bazaar: x\nsites: {u: {}}\nservices:\n  a: {stand: apache, replicas: 100}\n"
-        "  b: {stand: apache, replicas: 100}\n  c: {stand: apache}\n",
+        (
+            "bazaar: x\nsites: {u: {}}\nservices:\n  a: {stand: apache, replicas: 100}\n"
+            "  b: {stand: apache, replicas: 100}\n  c: {stand: apache}\n"
+        ),
         ["f:2:9  sites.u: 201 replicas; a site holds up to 200"],
     ),
     "an empty program": (
@@ -248,8 +287,10 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
         ["f:2:20  probes.p.file: cannot read /nowhere.bt: No such file or directory"],
     ),
     "everything at once": (
-        "bazaar: x\nsites: {a: {}, a: {}}\nservices:\n  s:\n    stand: apach\n"
-        "    replicas: two\n    sites: [b]\n    helth: {}\n",
+        (
+            "bazaar: x\nsites: {a: {}, a: {}}\nservices:\n  s:\n    stand: apach\n"
+            "    replicas: two\n    sites: [b]\n    helth: {}\n"
+        ),
         [
             "f:2:16  sites: 'a' stands here twice, first in line 2",
             "f:5:12  services.s.stand: there is no stand 'apach'. Did you mean 'apache'?",

@@ -208,7 +208,8 @@ _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(r"[-+]?[0-9]{1,18}"), int),
     (re.compile(r"0x[0-9a-fA-F]{1,16}"), lambda text: int(text, 16)),
     (re.compile(r"0o[0-7]{1,21}"), lambda text: int(text, 8)),
-    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?"), float),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]{1,2})?"), float),
+    (re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]{1,2}"), float),
 )
 
 
