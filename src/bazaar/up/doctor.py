@@ -40,7 +40,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """A row of the tables below."""
 
     name: str
@@ -49,20 +49,20 @@ class _Wanted:
     essential: bool = False
 
 
-_PROGRAMS: dict[str, tuple[str, _Wanted]] = {  # program → Debian's package
-    "ip": ("iproute2", _Wanted("ip", ("site", "run"), "namespaces, links, addresses", True)),
-    "unshare": ("util-linux", _Wanted("unshare", ("run", "site"), "trying kernel features", True)),
-    "haproxy": ("haproxy", _Wanted("haproxy", ("site",), "the balance over replicas", True)),
-    "dnsmasq": ("dnsmasq-base", _Wanted("dnsmasq", ("site",), "names of services", True)),
-    "nft": ("nftables", _Wanted("nft", ("site", "drill"), "the way out; the shield's rival")),
+PROGRAMS: dict[str, tuple[str, Wanted]] = {  # program → Debian's package
+    "ip": ("iproute2", Wanted("ip", ("site", "run"), "namespaces, links, addresses", True)),
+    "unshare": ("util-linux", Wanted("unshare", ("run", "site"), "trying kernel features", True)),
+    "haproxy": ("haproxy", Wanted("haproxy", ("site",), "the balance over replicas", True)),
+    "dnsmasq": ("dnsmasq-base", Wanted("dnsmasq", ("site",), "names of services", True)),
+    "nft": ("nftables", Wanted("nft", ("site", "drill"), "the way out; the shield's rival")),
     "mmdebstrap": (
         "mmdebstrap",
-        _Wanted("mmdebstrap", ("run",), "images of Debian packages", True),
+        Wanted("mmdebstrap", ("run",), "images of Debian packages", True),
     ),
-    "skopeo": ("skopeo", _Wanted("skopeo", ("run",), "images of registries")),
-    "runc": ("runc", _Wanted("runc", ("run",), "containers on the host's kernel", True)),
-    "wrk": ("wrk", _Wanted("wrk", ("drill",), "legitimate clients in drills")),
-    "ethtool": ("ethtool", _Wanted("ethtool", ("drill",), "offloads of measured links")),
+    "skopeo": ("skopeo", Wanted("skopeo", ("run",), "images of registries")),
+    "runc": ("runc", Wanted("runc", ("run",), "containers on the host's kernel", True)),
+    "wrk": ("wrk", Wanted("wrk", ("drill",), "legitimate clients in drills")),
+    "ethtool": ("ethtool", Wanted("ethtool", ("drill",), "offloads of measured links")),
 }
 
 
@@ -160,7 +160,7 @@ def _privilege() -> Need:
 def _programs() -> list[Need]:
     found: list[Need] = []
     debian = packages.system().debian
-    for program, (package, wanted) in _PROGRAMS.items():
+    for program, (package, wanted) in PROGRAMS.items():
         path = commands.which(program)
         how = f"apt-get install {package}" if debian else f"install {program} (Debian: {package})"
         found.append(
@@ -205,65 +205,65 @@ def _kernel() -> list[Need]:
     """Each kernel feature, used for a moment."""
     if os.geteuid() != 0:
         return []  # every one of them would fail for want of root, which is told already
-    rows: list[tuple[_Wanted, Look, str]] = [
+    rows: list[tuple[Wanted, Look, str]] = [
         (
-            _Wanted("network namespaces", ("run", "site"), "a network for each replica", True),
+            Wanted("network namespaces", ("run", "site"), "a network for each replica", True),
             lambda: _try(["unshare", "--net", "true"]),
             "a kernel with CONFIG_NET_NS, and a container that may use it",
         ),
         (
-            _Wanted("veth", ("run", "site"), "links between namespaces", True),
+            Wanted("veth", ("run", "site"), "links between namespaces", True),
             lambda: _try_in_net(["ip", "link", "add", "name", "bz0", "type", "veth"]),
             "a kernel with CONFIG_VETH (modprobe veth)",
         ),
         (
-            _Wanted("bridge", ("site",), "a site's own network", True),
+            Wanted("bridge", ("site",), "a site's own network", True),
             lambda: _try_in_net(["ip", "link", "add", "name", "bz0", "type", "bridge"]),
             "a kernel with CONFIG_BRIDGE (modprobe bridge)",
         ),
         (
-            _Wanted("overlayfs", ("run",), "replicas sharing an image", True),
+            Wanted("overlayfs", ("run",), "replicas sharing an image", True),
             _overlay,
             "a kernel with CONFIG_OVERLAY_FS (modprobe overlay)",
         ),
         (
-            _Wanted("nftables", ("site", "drill"), "the way out; the shield's rival"),
+            Wanted("nftables", ("site", "drill"), "the way out; the shield's rival"),
             lambda: _try_in_net(["nft", "add", "table", "inet", "bazaar"]),
             "a kernel with CONFIG_NF_TABLES (modprobe nf_tables)",
         ),
         (
-            _Wanted("cgroup v2", ("trace", "run"), "telling containers apart in the kernel"),
+            Wanted("cgroup v2", ("trace", "run"), "telling containers apart in the kernel"),
             _cgroup2,
             "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
         ),
         (
-            _Wanted("cgroup controllers", ("run",), "limits of memory, cpus and processes"),
+            Wanted("cgroup controllers", ("run",), "limits of memory, cpus and processes"),
             _controllers,
             "control groups that are writable here, with memory, cpu and pids",
         ),
-        (_Wanted("BPF", ("trace", "shield"), "probes and the shield"), _bpf, _BPF_REMEDY),
+        (Wanted("BPF", ("trace", "shield"), "probes and the shield"), _bpf, _BPF_REMEDY),
         (
-            _Wanted("BTF", ("trace",), "types of the kernel's events"),
+            Wanted("BTF", ("trace",), "types of the kernel's events"),
             lambda: _exists("/sys/kernel/btf/vmlinux"),
             "a kernel with CONFIG_DEBUG_INFO_BTF",
         ),
         (
-            _Wanted("tracepoints", ("trace",), "the kernel's events, by tracefs"),
+            Wanted("tracepoints", ("trace",), "the kernel's events, by tracefs"),
             _tracepoints,
             "a kernel with CONFIG_FTRACE_SYSCALLS, and the right to mount tracefs",
         ),
         (
-            _Wanted("XDP native on veth", ("shield",), "dropping floods before netfilter"),
+            Wanted("XDP native on veth", ("shield",), "dropping floods before netfilter"),
             _xdp,
             "a kernel whose veth driver takes XDP programs",
         ),
         (
-            _Wanted("XDP live frames", ("drill",), "the drills' packet generator"),
+            Wanted("XDP live frames", ("drill",), "the drills' packet generator"),
             _live_frames,
             "a kernel of 5.18 or later (BPF_F_TEST_XDP_LIVE_FRAMES)",
         ),
         (
-            _Wanted("bpffs", ("trace", "shield"), "probes and the shield outliving a crash"),
+            Wanted("bpffs", ("trace", "shield"), "probes and the shield outliving a crash"),
             lambda: _filesystem("bpf", "/sys/fs/bpf"),
             "a kernel with CONFIG_BPF_SYSCALL, and a container that may mount",
         ),
