@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -267,6 +268,10 @@ def test_live_frames_reach_the_other_end() -> None:
                 os.sched_yield()
             # The kernel's own neighbour discovery may add a few.
             assert 1000 <= counter.count < 1020
+            before = counter.count
+            sender.run_live(frame, near, 1)
+            time.sleep(0.05)
+            assert 1 <= counter.count - before < 20
 
 
 PHRASES = [

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno as errors
 import fcntl
-import glob
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -277,6 +276,8 @@ def open_pinned(path: str) -> Link:
 
 def open_pinned_group(path: str) -> LinkGroup:
     """The links pinned as ``path-0``, ``path-1`` …; KernelError when there is none."""
+    import glob
+
     names = sorted(glob.glob(f"{glob.escape(path)}-[0-9]*"))
     if not names:
         raise KernelError(f"nothing is pinned at {path}-0", errno=errors.ENOENT)

@@ -7,7 +7,7 @@ import struct
 from enum import IntEnum
 
 from bazaar.bpf import filesystems, syscall
-from bazaar.bpf.maps import parse_cpus
+from bazaar.bpf.map_types import parse_cpus
 from bazaar.bpf.syscall import Descriptor, address, buffer
 from bazaar.errors import KernelError, MissingError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 
 from bazaar.bpf import filesystems, syscall
@@ -59,6 +58,8 @@ def unpin(path: str) -> None:
 
 def remove_all(folder: str) -> None:
     """Take a folder of names away with all below it; it must lie below ``root()``."""
+    import shutil
+
     top = os.path.realpath(root())
     chosen = os.path.realpath(folder)
     if chosen != top and not chosen.startswith(f"{top}/"):

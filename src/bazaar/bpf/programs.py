@@ -6,104 +6,30 @@ import errno as errors
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from bazaar.bpf import pins, syscall
 from bazaar.bpf.asm import Instruction, assemble
+from bazaar.bpf.map_types import object_name
+from bazaar.bpf.program_types import (
+    F_SLEEPABLE,
+    F_XDP_HAS_FRAGS,
+    RUN_LIVE_FRAMES,
+    RUN_ON_CPU,
+    AttachType,
+    ProgramType,
+)
 from bazaar.bpf.syscall import Command, Descriptor, address, buffer
 from bazaar.errors import KernelError, VerifierError
 
 if TYPE_CHECKING:
     from bazaar.bpf.maps import Map
 
-
-class ProgramType(IntEnum):
-    """``enum bpf_prog_type`` of linux/bpf.h."""
-
-    SOCKET_FILTER = 1
-    KPROBE = 2
-    SCHED_CLS = 3
-    SCHED_ACT = 4
-    TRACEPOINT = 5
-    XDP = 6
-    PERF_EVENT = 7
-    CGROUP_SKB = 8
-    CGROUP_SOCK = 9
-    LWT_IN = 10
-    LWT_OUT = 11
-    LWT_XMIT = 12
-    SOCK_OPS = 13
-    SK_SKB = 14
-    CGROUP_DEVICE = 15
-    SK_MSG = 16
-    RAW_TRACEPOINT = 17
-    CGROUP_SOCK_ADDR = 18
-    LWT_SEG6LOCAL = 19
-    LIRC_MODE2 = 20
-    SK_REUSEPORT = 21
-    FLOW_DISSECTOR = 22
-    CGROUP_SYSCTL = 23
-    RAW_TRACEPOINT_WRITABLE = 24
-    CGROUP_SOCKOPT = 25
-    TRACING = 26
-    STRUCT_OPS = 27
-    EXT = 28
-    LSM = 29
-    SK_LOOKUP = 30
-    SYSCALL = 31
-    NETFILTER = 32
-
-
-class AttachType(IntEnum):
-    """The part of ``enum bpf_attach_type`` that ``links`` knows."""
-
-    CGROUP_INET_INGRESS = 0
-    CGROUP_INET_EGRESS = 1
-    CGROUP_INET_SOCK_CREATE = 2
-    CGROUP_SOCK_OPS = 3
-    CGROUP_DEVICE = 6
-    CGROUP_INET4_BIND = 8
-    CGROUP_INET6_BIND = 9
-    CGROUP_INET4_CONNECT = 10
-    CGROUP_INET6_CONNECT = 11
-    CGROUP_INET4_POST_BIND = 12
-    CGROUP_INET6_POST_BIND = 13
-    CGROUP_UDP4_SENDMSG = 14
-    CGROUP_UDP6_SENDMSG = 15
-    CGROUP_SYSCTL = 18
-    CGROUP_UDP4_RECVMSG = 19
-    CGROUP_UDP6_RECVMSG = 20
-    CGROUP_GETSOCKOPT = 21
-    CGROUP_SETSOCKOPT = 22
-    TRACE_RAW_TP = 23
-    TRACE_FENTRY = 24
-    TRACE_FEXIT = 25
-    MODIFY_RETURN = 26
-    LSM_MAC = 27
-    TRACE_ITER = 28
-    CGROUP_INET4_GETPEERNAME = 29
-    CGROUP_INET6_GETPEERNAME = 30
-    CGROUP_INET4_GETSOCKNAME = 31
-    CGROUP_INET6_GETSOCKNAME = 32
-    XDP_DEVMAP = 33
-    CGROUP_INET_SOCK_RELEASE = 34
-    XDP_CPUMAP = 35
-    SK_LOOKUP = 36
-    XDP = 37
-    PERF_EVENT = 41
-    LSM_CGROUP = 43
-    TCX_INGRESS = 46
-    TCX_EGRESS = 47
-
-
-# Flags of loading.
-F_SLEEPABLE = 1 << 4
-F_XDP_HAS_FRAGS = 1 << 5
-
-# Flags of running.
-RUN_ON_CPU = 1 << 0
-RUN_LIVE_FRAMES = 1 << 1
+__all__ = [
+    "F_SLEEPABLE", "F_XDP_HAS_FRAGS", "RUN_LIVE_FRAMES", "RUN_ON_CPU", "AttachType", "Program",
+    "ProgramInfo", "ProgramSpec", "ProgramType", "RunResult", "from_fd", "load", "open_id",
+    "open_pinned", "statistics",
+]  # fmt: skip
 
 _LOG_START = 1 << 16
 _LOG_LIMIT = 1 << 26
@@ -223,7 +149,7 @@ class _Loading:
             "<IIQQIIQII16sIIIIQIIQIIII",
             spec.type, self.slots, address(self.code), address(self.license),
             level if log else 0, len(log) if log else 0, address(log) if log else 0,
-            0, spec.flags, _name(spec.name), 0, spec.expected_attach_type,
+            0, spec.flags, object_name(spec.name), 0, spec.expected_attach_type,
             types.fd if types else 0, 8 if types else 0,
             address(self.functions) if types else 0, functions if types else 0,
             16 if types else 0, address(self.lines) if types else 0, lines if types else 0,
@@ -254,12 +180,6 @@ class _Loading:
         elif code == errors.E2BIG:
             hint = f"{self.slots} instructions are more than the kernel takes"
         return syscall.failure(code, f"cannot load program '{self.spec.name}' ({kind})", hint=hint)
-
-
-def _name(name: str) -> bytes:
-    from bazaar.bpf.maps import object_name
-
-    return object_name(name)
 
 
 def _verifier_error(spec: ProgramSpec, log: str, code: int) -> VerifierError | None:
@@ -363,8 +283,8 @@ class Program(Descriptor):
         """BPF_PROG_RUN: run it ``repeat`` times on a packet and a context, without attaching.
 
         With RUN_LIVE_FRAMES an XDP program's verdicts are carried out on real frames, in
-        batches of ``batch_size`` (``run_live`` is the handier way). A signal ends a long run
-        with errno EINTR.
+        batches of ``batch_size`` (``run_live`` is the handier way). A signal interrupts the run;
+        when its handler raises nothing, the whole run begins again.
         """
         live = bool(flags & RUN_LIVE_FRAMES)
         packet, given = buffer(data), buffer(context)
@@ -396,7 +316,7 @@ class Program(Descriptor):
         """Send ``repeat`` real frames through an XDP program as if they came in at an interface
         of the current network namespace."""
         context = struct.pack("<6I", 0, len(data), 0, ifindex, 0, 0)
-        return self.run(data, context, max(repeat, 2), RUN_LIVE_FRAMES, batch_size=batch_size)
+        return self.run(data, context, repeat, RUN_LIVE_FRAMES, batch_size=batch_size)
 
     def pin(self, path: str) -> None:
         """Keep it alive under a path in bpffs after everybody closed it."""

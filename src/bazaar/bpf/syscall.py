@@ -87,7 +87,7 @@ def call(command: int, attributes: bytearray) -> int:
     """bpf(2) as it is: the result, or the errno as a negative number.
 
     What the kernel writes into ``attributes`` stands in them afterwards. Interrupted calls
-    are made again.
+    are made again once Python's signal handlers have run, as PEP 475 has it.
     """
     size = len(attributes)
     place = (ctypes.c_char * size).from_buffer(attributes)
