@@ -280,7 +280,11 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
     ),
     "an empty program": (
         "bazaar: x\nprobes: {p: ' '}\n",
-        ["f:2:13  probes.p: an empty program, such as: BEGIN { exit(); }"],
+        ["f:2:13  probes.p: an empty program; the least is: BEGIN { exit(); }"],
+    ),
+    "a program that does not compile": (
+        "bazaar: x\nprobes:\n  p: |\n    BEGIN {\n      @ = cuont();\n    }\n",
+        ["f:3  probes.p: 2:7 "],
     ),
     "a program's file that is not there": (
         "bazaar: x\nprobes: {p: {file: /nowhere.bt}}\n",

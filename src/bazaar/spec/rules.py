@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from bazaar.errors import BazaarError, TraceError
 from bazaar.spec import stands, values
 from bazaar.spec.model import Bazaar, Probe, Service, Volume
 from bazaar.spec.text import Path
@@ -195,7 +197,30 @@ def _check_program(probe: Probe, report: Report) -> None:
         report((*path, "file"), str(error))
         return
     if not text.strip():
-        report(path, "an empty program, such as: BEGIN { exit(); }")
+        report(path, "an empty program; the least is: BEGIN { exit(); }")
+    elif problem := _compiled(text):
+        # The message has its own line and column, of the program's text.
+        report(path, problem, column=False)
+
+
+@cache
+def _compiled(text: str) -> str | None:
+    """What the compiler says against a program; None where it compiles.
+
+    Where the machine lacks what compiling takes, nothing is held against the program: `up`
+    says what is missing, and goes on without probes.
+    """
+    from bazaar import trace
+
+    try:
+        trace.compile(text)
+    except TraceError as error:
+        place = f"{error.line}:{error.column} " if error.line else ""
+        hint = f" ({error.hint})" if error.hint else ""
+        return f"{place}{error.message}{hint}"
+    except BazaarError:
+        return None
+    return None
 
 
 def program(probe: Probe) -> str:

@@ -34,20 +34,23 @@ class Findings:
     problems: list[Problem] = field(default_factory=list[Problem])
     partial: set[Path] = field(default_factory=set[Path])  # parts read without a wrong field
 
-    def add(self, path: Path, message: str, *, key: bool = False) -> None:
-        """A mistake at ``path``: at its value, or with ``key`` at its key."""
+    def add(self, path: Path, message: str, *, key: bool = False, column: bool = True) -> None:
+        """A mistake at ``path``: at its value, or with ``key`` at its key.
+
+        Without ``column`` its line alone is told.
+        """
         place, known = None, path
         while place is None and known:
             place = self.places.get(known)
             known = known[:-1] if place is None else known
         place = place or self.places.get(())
-        line = column = 0
+        line = at = 0
         if place is not None:
             # What is missing is shown where the part that lacks it begins.
             at_key = key or (known != path and not isinstance(path[-1], int))
             line = place.key_line if at_key else place.line
-            column = place.key_column if at_key else place.column
-        self.problems.append(Problem(message, self.file, line, column, dotted(path)))
+            at = place.key_column if at_key else place.column
+        self.problems.append(Problem(message, self.file, line, at if column else 0, dotted(path)))
 
     def finish(self) -> None:
         """Raise SpecError if there is a mistake, in the text's order."""
