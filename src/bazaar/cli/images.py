@@ -8,8 +8,12 @@ from bazaar.cli.output import Progress, output_option, print_json, table
 
 
 @click.command()
-@click.option("--pull", "pulled", multiple=True, metavar="IMAGE", help="Get this image, or its newest.")
-@click.option("--remove", "removed", multiple=True, metavar="IMAGE", help="Remove it and its own layers.")
+@click.option(
+    "--pull", "pulled", multiple=True, metavar="IMAGE", help="Get this image, or its newest."
+)
+@click.option(
+    "--remove", "removed", multiple=True, metavar="IMAGE", help="Remove it and its own layers."
+)
 @output_option
 def command(pulled: tuple[str, ...], removed: tuple[str, ...], output: str) -> int:
     """List images; --pull and --remove change what is there first."""
@@ -24,7 +28,9 @@ def command(pulled: tuple[str, ...], removed: tuple[str, ...], output: str) -> i
             progress.clear()
     for reference in removed:
         if not images.remove(reference):
-            raise ImageError(f"{reference} is not on this machine", hint="`bazaar images` lists them")
+            raise ImageError(
+                f"{reference} is not on this machine", hint="`bazaar images` lists them"
+            )
     found = images.listing()
     if output == "json":
         print_json(
@@ -40,7 +46,12 @@ def command(pulled: tuple[str, ...], removed: tuple[str, ...], output: str) -> i
         )
         return 0
     rows = [
-        (image.reference, image.digest.removeprefix("sha256:")[:12], f"{image.size / 1e6:.0f} MB", len(image.layers))
+        (
+            image.reference,
+            image.digest.removeprefix("sha256:")[:12],
+            f"{image.size / 1e6:.0f} MB",
+            len(image.layers),
+        )
         for image in found
     ]
     print(table(("IMAGE", "DIGEST", "SIZE", "LAYERS"), rows))

@@ -7,6 +7,7 @@ import time
 import click
 
 from bazaar.cli.output import output_option, print_json, table
+from bazaar.model.container import ContainerState
 
 
 @click.command()
@@ -26,14 +27,20 @@ def command(everything: bool, quiet: bool, output: str) -> int:
             print(state.name)
         return 0
     rows = [
-        (state.name, containers.about(state.id).get("image", ""), state.engine, _status(state), state.pid or "-")
+        (
+            state.name,
+            containers.about(state.id).get("image", ""),
+            state.engine,
+            _status(state),
+            state.pid or "-",
+        )
         for state in found
     ]
     print(table(("NAME", "IMAGE", "KERNEL", "STATUS", "PID"), rows))
     return 0
 
 
-def _row(state) -> dict[str, object]:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _row(state: ContainerState) -> dict[str, object]:
     from bazaar.run import containers
 
     about = containers.about(state.id)
@@ -51,7 +58,7 @@ def _row(state) -> dict[str, object]:  # type: ignore[no-untyped-def] # noqa: AN
     }
 
 
-def _status(state) -> str:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _status(state: ContainerState) -> str:
     if state.status == "running":
         return f"up {_age(time.time() - state.started_at)}"
     if state.status == "stopped":

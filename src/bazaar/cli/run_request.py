@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import UsageError
-from bazaar.model.container import ContainerSpec, Limits, Mount
+from bazaar.model.container import ContainerSpec, Image, Limits, Mount
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
@@ -64,7 +64,9 @@ def execute(request: Request) -> int:
             name=name,
             image=image,
             command=request.words[1:] if request.words[:1] == ("--",) else request.words,
-            entrypoint=None if request.entrypoint is None else tuple(filter(None, (request.entrypoint,))),
+            entrypoint=None
+            if request.entrypoint is None
+            else tuple(filter(None, (request.entrypoint,))),
             environment=variables,
             mounts=mounts,
             hostname=request.hostname or "",
@@ -84,7 +86,7 @@ def execute(request: Request) -> int:
         raise problem from error
 
 
-def _image(request: Request):  # noqa: ANN202
+def _image(request: Request) -> Image:
     from bazaar.run import engines, images
 
     found = None
@@ -110,11 +112,12 @@ def _run(spec: ContainerSpec, request: Request) -> int:
     from bazaar.run import containers
 
     containers.check_free(spec)
-    bridged = request.network == "bridge"
-    if bridged:
+    disconnect: Callable[[str], None] | None = None
+    if request.network == "bridge":
         from bazaar.site import run_network
 
-        containers.sweep(run_network.disconnect_run)
+        disconnect = run_network.disconnect_run
+        containers.sweep(disconnect)
         spec = replace(spec, namespace=run_network.connect_run(spec.id).namespace)
     elif request.network != "none":
         spec = replace(spec, namespace=request.network)
@@ -122,8 +125,8 @@ def _run(spec: ContainerSpec, request: Request) -> int:
         try:
             containers.start(spec)
         except BaseException:
-            if bridged:
-                run_network.disconnect_run(spec.id)  # pyright: ignore[reportPossiblyUnbound]
+            if disconnect is not None:
+                disconnect(spec.id)
             raise
         print(spec.name)
         return 0
@@ -132,8 +135,8 @@ def _run(spec: ContainerSpec, request: Request) -> int:
     try:
         return interactive.foreground(spec, stdin=request.interactive, remove=request.remove)
     finally:
-        if bridged:
-            run_network.disconnect_run(spec.id)  # pyright: ignore[reportPossiblyUnbound]
+        if disconnect is not None:
+            disconnect(spec.id)
 
 
 def _made_up() -> str:
@@ -159,14 +162,16 @@ def _variables(request: Request) -> tuple[tuple[str, str], ...]:
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--env-file {path}: {getattr(error, 'strerror', None) or error}") from error
+            raise UsageError(
+                f"--env-file {path}: {getattr(error, 'strerror', None) or error}"
+            ) from error
         lines = (line.strip() for line in text.splitlines())
         _take(found, (line for line in lines if line and not line.startswith("#")))
     _take(found, request.variables)
     return tuple(found.items())
 
 
-def _take(found: dict[str, str], words) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _take(found: dict[str, str], words: Iterable[str]) -> None:
     for word in words:
         name, equals, value = word.partition("=")
         if not name or "\0" in word:
@@ -180,7 +185,10 @@ def _take(found: dict[str, str], words) -> None:  # type: ignore[no-untyped-def]
 def _mounts(request: Request) -> tuple[Mount, ...]:
     found = [_volume(text) for text in request.volumes]
     found += [_worded(text) for text in request.mounts]
-    found += [Mount(Path("tmpfs"), _target(text.partition(":")[0], text), kind="tmpfs") for text in request.tmpfs]
+    found += [
+        Mount(Path("tmpfs"), _target(text.partition(":")[0], text), kind="tmpfs")
+        for text in request.tmpfs
+    ]
     return tuple(found)
 
 
@@ -189,16 +197,24 @@ def _volume(text: str) -> Mount:
     if len(parts) == 2:
         parts.append("rw")
     if len(parts) != 3 or not parts[0] or set(parts[2].split(",")) - {"ro", "rw", "z", "Z"}:
-        raise UsageError(f"'{text}' is no volume", hint="-v /on/the/host:/inside, with :ro to only read, or -v NAME:/inside")
-    return Mount(_source(parts[0], text, make=True), _target(parts[1], text), "ro" in parts[2].split(","))
+        raise UsageError(
+            f"'{text}' is no volume",
+            hint="-v /on/the/host:/inside, with :ro to only read, or -v NAME:/inside",
+        )
+    return Mount(
+        _source(parts[0], text, make=True), _target(parts[1], text), "ro" in parts[2].split(",")
+    )
 
 
 def _worded(text: str) -> Mount:
-    words = dict(word.partition("=")[::2] for word in text.split(","))
+    words = {key: value for key, _, value in (word.partition("=") for word in text.split(","))}
     aliases = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
     words = {aliases.get(key, key): value for key, value in words.items()}
     if unknown := set(words) - {"type", "source", "target", "readonly"}:
-        raise UsageError(f"--mount {text}: unknown word '{sorted(unknown)[0]}'", hint="type, source, target, readonly")
+        raise UsageError(
+            f"--mount {text}: unknown word '{sorted(unknown)[0]}'",
+            hint="type, source, target, readonly",
+        )
     read_only = words.get("readonly", "false") in ("", "true", "1")
     target = _target(words.get("target", ""), text)
     kind = words.get("type", "volume")
@@ -233,8 +249,3 @@ def _target(text: str, whole: str) -> str:
     if not text.startswith("/") or ".." in text.split("/"):
         raise UsageError(f"'{whole}': '{text}' is no absolute path inside", hint="as in /data")
     return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
-
-
-def warn(text: str) -> None:
-    """Say something that does not stop the run."""
-    print(f"bazaar: {text}", file=sys.stderr)

@@ -21,6 +21,7 @@ from bazaar.host import mounts
 from bazaar.model.container import Limits
 
 PARENT = "bazaar"
+NO_LIMITS = Limits()
 LIMITING = ("memory", "cpu", "pids")
 PERIOD = 100_000  # microseconds; the kernel's own default period of the CPU bandwidth controller
 
@@ -56,7 +57,7 @@ def find(points: Iterable[mounts.MountPoint] | None = None) -> Hierarchies:
     return Hierarchies(v2, v1)
 
 
-def problem(limits: Limits = Limits(), hierarchies: Hierarchies | None = None) -> str | None:  # noqa: B008
+def problem(limits: Limits = NO_LIMITS, hierarchies: Hierarchies | None = None) -> str | None:
     """Why groups cannot be made, or ``limits`` not be kept, here; None when they can."""
     found = hierarchies or find()
     if found.v2 is None and not found.v1:
@@ -72,8 +73,8 @@ def problem(limits: Limits = Limits(), hierarchies: Hierarchies | None = None) -
 
 
 def create(
-    name: str, limits: Limits = Limits(), hierarchies: Hierarchies | None = None
-) -> list[Path]:  # noqa: B008
+    name: str, limits: Limits = NO_LIMITS, hierarchies: Hierarchies | None = None
+) -> list[Path]:
     """Make the group ``bazaar/<name>`` in every hierarchy that matters and set its limits.
 
     Returns its directories. Raises KernelError where a directory or a limit is refused;

@@ -16,16 +16,17 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What docker gives a container by default (moby, oci/caps/defaults.go).
 CAPABILITIES = tuple(
     f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP"
-        " NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
+    for name in """
+        CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
+        NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE
+    """.split()  # noqa: SIM905
 )
-MASKED = (
-    "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug"
-    " /proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware"
-).split()
-READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+MASKED = """
+    /proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats
+    /proc/sched_debug /proc/scsi /proc/timer_list /proc/timer_stats
+    /sys/devices/virtual/powercap /sys/firmware
+""".split()  # noqa: SIM905
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 # Mount options as the shared kernel's engine wants them; gVisor makes /dev itself.
 _PSEUDO: tuple[tuple[str, str, tuple[str, ...]], ...] = (

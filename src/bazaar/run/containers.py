@@ -33,7 +33,10 @@ from bazaar.run import bundle, engines, launch, rootfs
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
 # -S: no site packages, half the memory and a third of the start.
-_SHIM = "import sys; sys.path.insert(0, sys.argv[3]); from bazaar.run.shim import main; main(sys.argv[1], int(sys.argv[2]))"
+_SHIM = (
+    "import sys; sys.path.insert(0, sys.argv[3]); "
+    "from bazaar.run.shim import main; main(sys.argv[1], int(sys.argv[2]))"
+)
 
 
 def folder(container: str) -> Path:

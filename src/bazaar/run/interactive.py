@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -168,7 +168,9 @@ def execute(
         raise EngineError(f"{place}/config.json is unreadable: {error}") from error
     process["args"] = list(command)
     process["terminal"] = terminal
-    variables = dict(entry.partition("=")[::2] for entry in process["env"])
+    variables = {
+        name: value for name, _, value in (entry.partition("=") for entry in process["env"])
+    }
     if user is not None:
         who = rootfs.user(place / "rootfs", user)
         process["user"] = {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)}
@@ -195,7 +197,7 @@ def execute(
 
 
 @contextlib.contextmanager
-def _exec_files(place: Path, process: dict[str, Any]) -> Iterator[tuple[Path, Path]]:
+def _exec_files(place: Path, process: dict[str, Any]) -> Generator[tuple[Path, Path]]:
     file, log = (place / f"exec-{os.getpid()}.{kind}" for kind in ("json", "log"))
     try:
         bundle.private(file, json.dumps(process))

@@ -13,7 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bazaar.errors import EngineError
 from bazaar.host import cgroups, processes
@@ -52,15 +52,24 @@ def load(folder: Path, name: str) -> dict[str, Any] | None:
         value = json.loads((folder / name).read_text())
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 def read(folder: Path) -> Launch | None:
     """The launch of a container's directory; None when it holds none."""
     value = load(folder, "launch.json")
+    if value is None:
+        return None
     try:
-        return None if value is None else Launch(**{**value, "command": tuple(value["command"])})
-    except (TypeError, KeyError):
+        return Launch(
+            id=str(value["id"]),
+            engine=str(value["engine"]),
+            command=tuple(map(str, value["command"])),
+            cgroups=tuple(map(str, value["cgroups"])),
+            folder=str(folder),
+            stop_signal=int(value["stop_signal"]),
+        )
+    except (TypeError, KeyError, ValueError):
         return None
 
 
@@ -109,7 +118,7 @@ def spawn(arguments: list[str], stdio: tuple[int, int, int], groups: tuple[str, 
             os.dup2(copy, number)
         os.closerange(3, 4096)
         # PATH alone: the engine needs to know nothing of the caller's environment.
-        os.execve(
+        os.execve(  # noqa: S606 - no shell is what is wanted
             arguments[0],
             arguments,
             {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 LARGEST = 10 << 20  # bytes of one file; there are at most two
 LONGEST = 16 << 10  # bytes of one entry; a longer line becomes several
@@ -130,15 +131,15 @@ def read(
         yield from _follow(name, file, ended)
 
 
-def _complete(file) -> list[bytes]:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _complete(file: BinaryIO) -> list[bytes]:
     """Whole lines from where ``file`` stands; it is left before an unfinished one."""
-    data: bytes = file.read()
+    data = file.read()
     end = data.rfind(b"\n") + 1
     file.seek(end - len(data), os.SEEK_CUR)
     return data[:end].splitlines()
 
 
-def _follow(name: Path, file, ended: int) -> Iterator[LogLine]:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _follow(name: Path, file: BinaryIO | None, ended: int) -> Iterator[LogLine]:
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     while True:

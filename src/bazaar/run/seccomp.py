@@ -15,16 +15,16 @@ CLONE_NAMESPACES = 0x7E020000  # NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID NEWNET, 
 AF_VSOCK = 40
 EPERM, ENOSYS = 1, 38
 
-REFUSED = (
-    "acct add_key bpf clock_adjtime clock_settime create_module delete_module fanotify_init finit_module"
-    " fsconfig fsmount fsopen fspick get_kernel_syms get_mempolicy init_module io_uring_enter"
-    " io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl"
-    " lookup_dcookie mbind mount mount_setattr move_mount move_pages name_to_handle_at nfsservctl"
-    " open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise"
-    " query_module quotactl quotactl_fd reboot request_key set_mempolicy set_mempolicy_home_node setns"
-    " settimeofday stime swapoff swapon sysfs _sysctl syslog umount umount2 unshare uselib"
-    " userfaultfd ustat vhangup vm86 vm86old"
-).split()
+REFUSED = """
+    acct add_key bpf clock_adjtime clock_settime create_module delete_module fanotify_init
+    finit_module fsconfig fsmount fsopen fspick get_kernel_syms get_mempolicy init_module
+    io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load
+    kexec_load keyctl lookup_dcookie mbind mount mount_setattr move_mount move_pages
+    name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd
+    pivot_root process_madvise query_module quotactl quotactl_fd reboot request_key
+    set_mempolicy set_mempolicy_home_node setns settimeofday stime swapoff swapon sysfs
+    _sysctl syslog umount umount2 unshare uselib userfaultfd ustat vhangup vm86 vm86old
+""".split()  # noqa: SIM905
 
 
 def default() -> dict[str, Any]:

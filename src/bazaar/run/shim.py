@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 from bazaar.errors import BazaarError
 from bazaar.host import processes
@@ -48,6 +49,10 @@ def main(folder: str, ready: int) -> None:
     _Shim(asked, ready).run()
 
 
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """A handler, so that the wake-up descriptor is written to."""
+
+
 class _Shim:
     def __init__(self, asked: launch.Launch, ready: int) -> None:
         self.asked = asked
@@ -55,7 +60,7 @@ class _Shim:
         self.ready = ready
         self.wake, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _nothing)
 
     def run(self) -> None:
         streams: dict[int, str] = {}

@@ -21,6 +21,7 @@ import threading
 import tty
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 CHUNK = 64 << 10
 LINGER = 2.0  # seconds that output may still come after the container's end
@@ -136,7 +137,7 @@ class Terminal:
         if os.isatty(0):
             self._saved = termios.tcgetattr(0)
             tty.setraw(0)
-            signal.signal(signal.SIGWINCH, lambda *_: self.resize())
+            signal.signal(signal.SIGWINCH, self._resized)
         self._thread = threading.Thread(target=_copy, args=(self._master, 1), daemon=True)
         self._thread.start()
         threading.Thread(target=self._type, daemon=True).start()
@@ -147,6 +148,9 @@ class Terminal:
             # The end of a piped stdin is the terminal's end-of-file key.
             with contextlib.suppress(OSError):
                 os.write(self._master, b"\x04")
+
+    def _resized(self, number: int, frame: FrameType | None) -> None:
+        self.resize()
 
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""

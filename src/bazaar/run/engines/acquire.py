@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Generator
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Images: a reference becomes layers on this machine, shared by content.
 
-    deb://SUITE?packages=a,b   made of Debian's (or Ubuntu's) packages        deb
-    oci:DIR[:TAG]              an OCI image layout                            oci
-    dir:PATH                   a root file system as it lies there, only read  directory
-    docker://NAME, NAME        from a registry, as docker names them          registry
+deb://SUITE?packages=a,b   made of Debian's (or Ubuntu's) packages        deb
+oci:DIR[:TAG]              an OCI image layout                            oci
+dir:PATH                   a root file system as it lies there, only read  directory
+docker://NAME, NAME        from a registry, as docker names them          registry
 """
 
 from __future__ import annotations

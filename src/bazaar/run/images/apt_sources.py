@@ -69,7 +69,8 @@ def parse_lines(text: str) -> Iterator[Source]:
         match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s*([^#]*)", line)
         if not match:
             continue
-        options = dict(option.partition("=")[::2] for option in (match[1] or "").split())
+        words = str(match[1] or "").split()
+        options = {key: value for key, _, value in (word.partition("=") for word in words)}
         signed = options.get("signed-by", "")
         yield Source(
             match[2],
@@ -94,7 +95,10 @@ def parse_deb822(text: str) -> Iterator[Source]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() == "no":
+        if (
+            "deb" not in fields.get("types", "").split()
+            or fields.get("enabled", "yes").lower() == "no"
+        ):
             continue
         signed = fields.get("signed-by", "")
         for uri in fields.get("uris", "").split():
@@ -121,7 +125,9 @@ def for_suite(suite: str, sources: Iterable[Source] | None = None) -> list[str]:
         return list(dict.fromkeys(exact))
     lines: list[str] = []
     for source in own:
-        pocket = next((p for p in ("-updates", "-security", "-backports") if source.suite.endswith(p)), "")
+        pocket = next(
+            (p for p in ("-updates", "-security", "-backports") if source.suite.endswith(p)), ""
+        )
         if pocket in _POCKETS and not (pocket and suite in ("sid", "unstable")):
             lines.append(source.line(suite + pocket))
     return list(dict.fromkeys(lines))
@@ -130,7 +136,9 @@ def for_suite(suite: str, sources: Iterable[Source] | None = None) -> list[str]:
 def settings() -> list[str]:
     """How this machine's apt reaches archives: proxies, certificates, time-outs."""
     try:
-        dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+        dump = subprocess.run(
+            ["apt-config", "dump"], capture_output=True, text=True, check=False
+        ).stdout
     except FileNotFoundError:
         return []
     return [line for line in dump.splitlines() if _SETTINGS.match(line)]

@@ -33,7 +33,14 @@ LEFT = (
     "var/log/apt",
 )
 # linux/kdev_t.h numbers of the devices maintainer scripts may count on
-DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
 
 
 def main(plan_file: str) -> None:
@@ -43,7 +50,10 @@ def main(plan_file: str) -> None:
     root = folder / "root"
     mounts.overlay([Path(plan["base"])], root, upper=folder / "upper", work=folder / "work")
     _furnish(root, plan)
-    environment = {**ENVIRONMENT, **{name: os.environ[name] for name in PROXIES if name in os.environ}}
+    environment = {
+        **ENVIRONMENT,
+        **{name: os.environ[name] for name in PROXIES if name in os.environ},
+    }
     environment["APT_CONFIG"] = "/tmp/apt.conf"  # noqa: S108 - of the root, a tmpfs of ours
     install = ["apt-get", "-y", "-q", "--no-install-recommends", "install", *plan["packages"]]
     code = subprocess.run(["chroot", str(root), *install], env=environment, check=False).returncode
@@ -69,7 +79,12 @@ def _furnish(root: Path, plan: dict[str, Any]) -> None:
     for name, (major, minor) in DEVICES.items():
         os.mknod(root / "dev" / name, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
         (root / "dev" / name).chmod(0o666)
-    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+    for name, target in (
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ):
         (root / "dev" / name).symlink_to(target)
     (root / "dev" / "shm").mkdir(mode=0o1777)
     mounts.bind(Path(plan["lists"]), root / "var/lib/apt/lists", read_only=True)
@@ -79,7 +94,12 @@ def _furnish(root: Path, plan: dict[str, Any]) -> None:
         mounts.bind(Path("/etc/resolv.conf").resolve(), root / "etc/resolv.conf", read_only=True)
     if Path("/etc/hosts").exists() and (root / "etc/hosts").exists():
         mounts.bind(Path("/etc/hosts"), root / "etc/hosts", read_only=True)
-    lines = [*plan["settings"], 'APT::Sandbox::User "root";', 'Acquire::Languages "none";', 'APT::Keep-Downloaded-Packages "false";']
+    lines = [
+        *plan["settings"],
+        'APT::Sandbox::User "root";',
+        'Acquire::Languages "none";',
+        'APT::Keep-Downloaded-Packages "false";',
+    ]
     if plan["certificates"]:
         shutil.copy(plan["certificates"], root / "tmp/certificates.crt")
         lines = [line for line in lines if not line.lower().startswith("acquire::https::cainfo")]

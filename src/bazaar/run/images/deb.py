@@ -38,7 +38,10 @@ DPKG_OPTIONS = (
     "path-include=/usr/share/doc/*/copyright",
     "force-unsafe-io",
 )
-_CHROOT = "import sys; sys.path.insert(0, sys.argv[2]); from bazaar.run.images.chroot import main; main(sys.argv[1])"
+_CHROOT = (
+    "import sys; sys.path.insert(0, sys.argv[2]); "
+    "from bazaar.run.images.chroot import main; main(sys.argv[1])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,14 @@ def parse(reference: str) -> Reference:
     parts = urlsplit(reference)
     fields = parse_qsl(parts.query, keep_blank_values=True)
     if not re.fullmatch(r"[a-z][a-z0-9.-]*", parts.netloc) or parts.path not in ("", "/"):
-        raise ImageError(f"{reference}: '{parts.netloc}{parts.path}' is no suite", hint="deb://bookworm?packages=apache2")
+        raise ImageError(
+            f"{reference}: '{parts.netloc}{parts.path}' is no suite",
+            hint="deb://bookworm?packages=apache2",
+        )
     if unknown := [name for name, _ in fields if name != "packages"]:
-        raise ImageError(f"{reference}: unknown setting '{unknown[0]}'", hint="it takes packages=a,b")
+        raise ImageError(
+            f"{reference}: unknown setting '{unknown[0]}'", hint="it takes packages=a,b"
+        )
     # A '+' in a query means a space; in a package's name it is a plus.
     names = ",".join(value for _, value in fields).replace(" ", "+").split(",")
     packages = tuple(sorted({name for name in names if name}))
@@ -83,7 +91,11 @@ def make(reference: str, progress: Progress, *, fresh: bool = False) -> Image:
     archive = _Archive(wanted.suite, lines)
     archive.update(progress, reference, fresh=fresh)
     base = _base(archive, progress, reference)
-    layers = (base, _packages(archive, base, wanted.packages, progress, reference)) if wanted.packages else (base,)
+    layers = (
+        (base, _packages(archive, base, wanted.packages, progress, reference))
+        if wanted.packages
+        else (base,)
+    )
     digest = hashlib.sha256("\n".join(layer.name for layer in layers).encode()).hexdigest()
     return Image(reference, f"sha256:{digest}", layers, CONFIG, sum(map(_size, layers)))
 
@@ -137,7 +149,10 @@ class _Archive:
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",
         }
-        return ["-q", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+        return [
+            "-q",
+            *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")),
+        ]
 
     def key(self, *more: str) -> str:
         """What names a layer made of this archive as it is now."""
@@ -157,7 +172,7 @@ def _base(archive: _Archive, progress: Progress, reference: str) -> Path:
             for option in DPKG_OPTIONS:
                 command.append(f"--dpkgopt={option}")
             command.append(f"--aptopt={archive.folder / 'apt.conf'}")
-            command += ["--aptopt=Acquire::Languages \"none\";", archive.suite, str(root)]
+            command += ['--aptopt=Acquire::Languages "none";', archive.suite, str(root)]
             _run([*command, str(archive.folder / "sources.list")], reference, progress)
             _finish_base(root)
             return _keep(root, name, archive, ())
@@ -167,7 +182,9 @@ def _finish_base(root: Path) -> None:
     # How this machine reaches the archive is its own affair; the exclusions stay.
     (root / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     policy = root / "usr/sbin/policy-rc.d"
-    policy.write_text("#!/bin/sh\n# A package that is installed starts no service here.\nexit 101\n")
+    policy.write_text(
+        "#!/bin/sh\n# A package that is installed starts no service here.\nexit 101\n"
+    )
     policy.chmod(0o755)
     (root / "etc/resolv.conf").write_text("")
     (root / "etc/hostname").write_text("localhost\n")
@@ -176,7 +193,9 @@ def _finish_base(root: Path) -> None:
         path.unlink()
 
 
-def _packages(archive: _Archive, base: Path, names: tuple[str, ...], progress: Progress, reference: str) -> Path:
+def _packages(
+    archive: _Archive, base: Path, names: tuple[str, ...], progress: Progress, reference: str
+) -> Path:
     name = f"deb-{archive.suite}-{archive.key(base.name, *names)}"
     with locks.waiting(store.layers() / f".{name}.lock"):
         if (store.layers() / name).is_dir():
@@ -193,19 +212,47 @@ def _packages(archive: _Archive, base: Path, names: tuple[str, ...], progress: P
                 "settings": apt_sources.settings(),
                 "packages": list(names),
                 "certificates": next(
-                    (path for path in ("/etc/ssl/certs/ca-certificates.crt",) if Path(path).exists()), ""
+                    (
+                        path
+                        for path in ("/etc/ssl/certs/ca-certificates.crt",)
+                        if Path(path).exists()
+                    ),
+                    "",
                 ),
             }
             (temporary / "plan.json").write_text(json.dumps(plan))
             source = str(Path(__file__).resolve().parents[3])
             # A mount and a pid namespace of their own: when this is killed, nothing stays.
-            jail = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation=private"]
-            python = [sys.executable, "-I", "-S", "-c", _CHROOT, str(temporary / "plan.json"), source]
+            jail = [
+                "unshare",
+                "--mount",
+                "--pid",
+                "--ipc",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                "--propagation=private",
+            ]
+            python = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _CHROOT,
+                str(temporary / "plan.json"),
+                source,
+            ]
             _run([*jail, *python], reference, progress)
             return _keep(temporary / "upper", name, archive, names, temporary / "versions")
 
 
-def _keep(root: Path, name: str, archive: _Archive, packages: tuple[str, ...], versions: Path | None = None) -> Path:
+def _keep(
+    root: Path,
+    name: str,
+    archive: _Archive,
+    packages: tuple[str, ...],
+    versions: Path | None = None,
+) -> Path:
     if versions is None:
         # dpkg's own database, read from outside: no program of the root is run for it.
         text = (root / "var/lib/dpkg/status").read_text(errors="replace")
@@ -231,7 +278,11 @@ def _run(command: list[str], reference: str, progress: Progress, *, quiet: bool 
     # Debian's programs lie there, whatever PATH the caller has.
     environment["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
     )
     assert process.stdout is not None
     last: deque[str] = deque(maxlen=40)
@@ -255,13 +306,31 @@ def _failure(lines: list[str], reference: str, code: int) -> ImageError:
     text = "\n".join(lines)
     if "No space left on device" in text or "enough free space" in text:
         return store.no_space(reference)
-    if missing := re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text):
+    if missing := re.findall(
+        r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text
+    ):
         names = ", ".join(first or second for first, second in missing)
-        return ImageError(f"{reference}: the archive has no package {names}", hint="apt-cache search finds its name")
+        return ImageError(
+            f"{reference}: the archive has no package {names}",
+            hint="apt-cache search finds its name",
+        )
     if "404 " in text or "does not have a Release file" in text:
         suite = reference.removeprefix("deb://").partition("?")[0]
-        return ImageError(f"{reference}: the archive has no suite '{suite}'", hint="as in deb://bookworm")
-    if any(sign in text for sign in ("Could not resolve", "Could not connect", "Connection refused", "Connection timed out", "Unable to connect")):
-        return ImageError(f"{reference}: the archive cannot be reached", hint="does `apt-get update` work here?")
+        return ImageError(
+            f"{reference}: the archive has no suite '{suite}'", hint="as in deb://bookworm"
+        )
+    if any(
+        sign in text
+        for sign in (
+            "Could not resolve",
+            "Could not connect",
+            "Connection refused",
+            "Connection timed out",
+            "Unable to connect",
+        )
+    ):
+        return ImageError(
+            f"{reference}: the archive cannot be reached", hint="does `apt-get update` work here?"
+        )
     errors = [line for line in lines if line.startswith(("E:", "dpkg:", "error"))] or lines[-3:]
     return ImageError(f"{reference}: it could not be made (exit {code}): {'; '.join(errors[-3:])}")

@@ -1,7 +1,7 @@
 """Where images are kept: records by reference, layers by content.
 
-    images/HASH.json    one record a reference
-    layers/NAME/        one unpacked layer; appears by rename, so it is whole or not there
+images/HASH.json    one record a reference
+layers/NAME/        one unpacked layer; appears by rename, so it is whole or not there
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def size(folder: Path) -> int:
     for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - speed
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 
@@ -147,5 +147,5 @@ def no_space(what: str) -> ImageError:
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return ImageError(
         f"{what}: no space left in {folder} ({free >> 20} MB free)",
-        hint="free some, remove images (`bazaar images --remove`), or name another place in BAZAAR_CACHE",
+        hint="free some, remove images (bazaar images --remove), or set BAZAAR_CACHE",
     )
