@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 
 import pytest
 
@@ -295,3 +296,21 @@ def test_cpu_lists() -> None:
     assert parse_cpus("0-3,8\n") == [0, 1, 2, 3, 8]
     assert parse_cpus("0") == [0]
     assert parse_cpus("") == []
+
+
+def test_threads_may_share_a_map() -> None:
+    with maps.create(MapSpec("shared", MapType.HASH, 4, 8, 1000)) as table:
+        table.update_batch([(key(number), value(number)) for number in range(1000)])
+        wrong: list[int] = []
+
+        def read(start: int) -> None:
+            for number in range(start, 1000, 2):
+                if table.lookup(key(number)) != value(number):
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=read, args=(start % 2,)) for start in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []

@@ -31,9 +31,6 @@ class Elements(Descriptor):
         if spec.type in OF_MAPS or spec.type in OBJECTS:
             self._stride = 4
         self._width = self._stride * (possible_cpus() if self.per_cpu else 1)
-        self._key = buffer(max(spec.key_size, 1))
-        self._value = buffer(max(self._width, 1))
-        self._addresses = address(self._key), address(self._value)
         self._batching = True
 
     def _refuse_per_cpu(self, method: str) -> None:
@@ -55,38 +52,31 @@ class Elements(Descriptor):
                 f"map '{self.name}': the {what} has {len(content)} bytes, {size} wanted"
             )
 
-    def _put(self, what: str, place: syscall.Buffer, content: bytes, size: int) -> None:
-        self._check(what, content, size)
-        place[:size] = content
-
-    def _element(self, command: Command, flags: int, *, keyless: bool = False) -> int:
-        key, value = self._addresses
-        if command == Command.MAP_DELETE_ELEM:
-            value = 0  # the kernel wants what it does not use to be 0
-        fields = struct.pack("<IIQQQ", self.fd, 0, 0 if keyless else key, value, flags)
+    def _element(
+        self, command: Command, key: bytes | None, value: syscall.Buffer | None, flags: int = 0
+    ) -> int:
+        """One command on one element. Memory is this call's own: threads may share a map."""
+        if key is not None:
+            self._check("key", key, self.spec.key_size)
+        place = buffer(key or b"\0")
+        fields = struct.pack(
+            "<IIQQQ", self.fd, 0, address(place) if key is not None else 0,
+            address(value) if value is not None else 0, flags,
+        )  # fmt: skip
         return syscall.call(command, bytearray(fields))
 
-    def _read(self, command: Command, key: bytes) -> bytes | None:
-        self._put("key", self._key, key, self.spec.key_size)
-        result = self._element(command, 0)
+    def _read(self, command: Command, key: bytes | None) -> bytes | None:
+        value = buffer(max(self._width, 1))
+        result = self._element(command, key, value)
         if result == -errors.ENOENT:
             return None
         if result < 0:
             raise self._failure(-result, "read from")
-        return self._value.raw[: self._width]
+        return value.raw[: self._width]
 
-    def _read_keyless(self, command: Command) -> bytes | None:
-        result = self._element(command, 0, keyless=True)
-        if result == -errors.ENOENT:
-            return None
-        if result < 0:
-            raise self._failure(-result, "read from")
-        return self._value.raw[: self._width]
-
-    def _write(self, key: bytes, value: bytes, flags: int) -> None:
-        self._put("key", self._key, key, self.spec.key_size)
-        self._put("value", self._value, value, self._width)
-        result = self._element(Command.MAP_UPDATE_ELEM, flags)
+    def _write(self, key: bytes | None, value: bytes, flags: int) -> None:
+        self._check("value", value, self._width)
+        result = self._element(Command.MAP_UPDATE_ELEM, key, buffer(value or b"\0"), flags)
         if result < 0:
             raise self._failure(-result, "write to")
 
@@ -101,19 +91,13 @@ class Elements(Descriptor):
         return [raw[at : at + size] for at in range(0, len(raw), stride)]
 
     def _next_key(self, key: bytes | None) -> bytes | None:
-        size = self.spec.key_size
-        following = buffer(max(size, 1))
-        if key is not None:
-            self._put("key", self._key, key, size)
-        attributes = struct.pack(
-            "<IIQQ", self.fd, 0, self._addresses[0] if key is not None else 0, address(following)
-        )
-        result = syscall.call(Command.MAP_GET_NEXT_KEY, bytearray(attributes))
+        following = buffer(max(self.spec.key_size, 1))
+        result = self._element(Command.MAP_GET_NEXT_KEY, key, following)
         if result == -errors.ENOENT:
             return None
         if result < 0:
             raise self._failure(-result, "list")
-        return following.raw[:size]
+        return following.raw[: self.spec.key_size]
 
     def _items(self) -> Iterator[tuple[bytes, bytes]]:
         if self._batching:

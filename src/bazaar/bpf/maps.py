@@ -135,8 +135,7 @@ class Map(Elements):
 
     def delete(self, key: bytes) -> bool:
         """Remove a key; False where there was none."""
-        self._put("key", self._key, key, self.spec.key_size)
-        result = self._element(Command.MAP_DELETE_ELEM, 0)
+        result = self._element(Command.MAP_DELETE_ELEM, key, None)
         if result < 0 and result != -errors.ENOENT:
             raise self._failure(-result, "delete from")
         return result >= 0
@@ -145,18 +144,15 @@ class Map(Elements):
 
     def push(self, value: bytes, flags: int = ANY) -> None:
         """Add to a queue, stack or bloom filter; KernelError with E2BIG when it is full."""
-        self._put("value", self._value, value, self._width)
-        result = self._element(Command.MAP_UPDATE_ELEM, flags, keyless=True)
-        if result < 0:
-            raise self._failure(-result, "push to")
+        self._write(None, value, flags)
 
     def pop(self) -> bytes | None:
         """Take the first of a queue or the last of a stack; None when it is empty."""
-        return self._read_keyless(Command.MAP_LOOKUP_AND_DELETE_ELEM)
+        return self._read(Command.MAP_LOOKUP_AND_DELETE_ELEM, None)
 
     def peek(self) -> bytes | None:
         """What ``pop`` would give."""
-        return self._read_keyless(Command.MAP_LOOKUP_ELEM)
+        return self._read(Command.MAP_LOOKUP_ELEM, None)
 
     # --- all elements ---
 
