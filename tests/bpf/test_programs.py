@@ -10,13 +10,15 @@ import subprocess
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bazaar.bpf import asm, maps, pins, programs, verifier
 from bazaar.bpf.asm import Instruction, SourceLine
 from bazaar.bpf.maps import MapSpec, MapType
 from bazaar.bpf.opcodes import Alu, Jump, Size
 from bazaar.bpf.programs import ProgramSpec, ProgramType
-from bazaar.errors import KernelError, VerifierError
+from bazaar.errors import BtfError, KernelError, VerifierError
 from tests.bpf import kernel
 
 pytestmark = kernel.root
@@ -295,3 +297,72 @@ PHRASES = [
 def test_phrases(said: str, sentence: str) -> None:
     assert sentence in verifier.plain(said)
     assert bool(verifier.plain(said)) == bool(sentence)
+
+
+def test_kernel_functions_are_called_by_name() -> None:
+    code = (
+        asm.call_kfunc("bpf_rcu_read_lock"),
+        asm.call_kfunc("bpf_rcu_read_unlock"),
+        asm.mov64_imm(0, 2),
+        asm.exit_(),
+    )
+    with programs.load(spec(*code)) as program:
+        assert program.run(b"x" * 64).value == 2
+    with pytest.raises(BtfError, match="no func 'bpf_nope'"):
+        programs.load(spec(asm.call_kfunc("bpf_nope"), asm.exit_()))
+
+
+def test_callbacks_and_functions_of_the_program_run() -> None:
+    code = (
+        asm.store_imm(Size.DW, 10, -8, 0).at(line(1, "total = 0")),
+        asm.mov64_imm(1, 7),
+        asm.load_function(2, "body"),
+        asm.mov64_reg(3, 10),
+        asm.alu64_imm(Alu.ADD, 3, -8),
+        asm.mov64_imm(4, 0),
+        asm.call("loop").at(line(2, "for number in range(7):")),
+        asm.load(Size.DW, 0, 10, -8),
+        asm.call_function("double"),
+        asm.exit_(),
+        # body(number, total): *total += number
+        asm.load(Size.DW, 3, 2).labelled("body").at(line(3, "    total += number")),
+        asm.alu64_reg(Alu.ADD, 3, 1),
+        asm.store_reg(Size.DW, 2, 0, 3),
+        asm.mov64_imm(0, 0),
+        asm.exit_(),
+        asm.mov64_imm(0, 42).labelled("double"),
+        asm.exit_(),
+    )
+    with programs.load(spec(*code)) as program:
+        assert program.run(b"x" * 64).value == 42
+        assert program.info().verified_instructions >= len(code)
+    # Without the second function, the sum itself.
+    direct = tuple(item for item in code if item.target != "double")[:-2]
+    with programs.load(spec(*direct, kind=ProgramType.SCHED_CLS)) as program:
+        assert program.run(b"x" * 64).value == sum(range(7))
+
+
+def test_tail_calls() -> None:
+    jump = (
+        asm.load_map(2, "next"),
+        asm.mov64_imm(3, 1),
+        asm.call("tail_call"),
+        asm.mov64_imm(0, 1),
+        asm.exit_(),
+    )
+    with (
+        maps.create(MapSpec("next", MapType.PROG_ARRAY, 4, 4, 2)) as table,
+        programs.load(spec(*jump), {"next": table}) as first,
+        programs.load(spec(asm.mov64_imm(0, 3), asm.exit_())) as second,
+    ):
+        assert first.run(b"x" * 64).value == 1
+        table.update_fd(struct.pack("<I", 1), second)
+        assert first.run(b"x" * 64).value == 3
+
+
+@given(st.text(max_size=400), st.integers(0, 5))
+def test_any_log_is_read(log: str, count: int) -> None:
+    code = [asm.mov64_imm(0, 0).at(line(n + 1, "x")) for n in range(count)]
+    refusal = verifier.explain(log, code)
+    assert refusal.slot >= -1
+    verifier.explain(f"{count}: (b7) r0 = 0\nR0 {log}", code)

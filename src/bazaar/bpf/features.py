@@ -251,6 +251,14 @@ def have_cgroup_programs() -> bool:
 
 
 @cache
+def have_cgroup_v2() -> bool:
+    """A cgroup v2 hierarchy is mounted, beside v1 controllers or alone."""
+    from bazaar.bpf import filesystems
+
+    return bool(filesystems.mounted("cgroup2"))
+
+
+@cache
 def have_statistics() -> bool:
     """Counting programs' runs and time by a descriptor (BPF_ENABLE_STATS)."""
     try:
@@ -264,7 +272,8 @@ ALL: tuple[Callable[[], bool], ...] = (
     have_bpf, have_kernel_btf, have_ring_buffer, have_mmapable_arrays, have_batch_operations,
     have_bounded_loops, have_instruction_set_4, have_atomic_fetch, have_tracepoints,
     have_tp_btf, have_fentry, have_kprobes, have_uprobes, have_perf_links, have_xdp_generic,
-    have_xdp_live_frames, have_tcx, have_cgroup_programs, have_statistics,
+    have_xdp_live_frames, have_tcx, have_cgroup_programs, have_cgroup_v2,
+    have_statistics,
 )  # fmt: skip
 
 
