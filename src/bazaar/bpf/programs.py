@@ -33,6 +33,8 @@ __all__ = [
 
 _LOG_START = 1 << 16
 _LOG_LIMIT = 1 << 26
+# Where log_true_size stands in union bpf_attr.
+_TRUE_SIZE = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class _Loading:
         self.code = buffer(code)
         self.license = buffer(spec.license.encode() + b"\0")
         self.functions = self.lines = buffer(0)
+        self.log_size = 0
 
     def load(self) -> int:
         types = self._types()
@@ -155,7 +158,10 @@ class _Loading:
             16 if types else 0, address(self.lines) if types else 0, lines if types else 0,
             spec.attach_btf_id, 0, 0,
         )  # fmt: skip
-        return syscall.call(Command.PROG_LOAD, bytearray(attributes))
+        request = bytearray(attributes.ljust(_TRUE_SIZE + 4, b"\0"))
+        result = syscall.call(Command.PROG_LOAD, request)
+        self.log_size = struct.unpack_from("<I", request, _TRUE_SIZE)[0]
+        return result
 
     def _refused(self, types: Descriptor | None, code: int) -> int:
         """Once more with a log that grows until it holds everything, then the error."""
@@ -167,7 +173,8 @@ class _Loading:
                 return fd
             if fd != -errors.ENOSPC or size >= _LOG_LIMIT:
                 break
-            size *= 4
+            # Since Linux 6.4 the kernel tells how long the whole log is.
+            size = min(max(self.log_size, size * 4), _LOG_LIMIT)
         text = log.raw.split(b"\0", 1)[0].decode(errors="replace")
         code = -fd if fd != -errors.ENOSPC else code
         raise _verifier_error(self.spec, text, code) or self._other(code)
