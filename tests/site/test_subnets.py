@@ -1,5 +1,6 @@
 """Which subnet a bazaar gets, from what a machine has."""
 
+import contextlib
 from ipaddress import IPv4Network
 
 import pytest
@@ -36,10 +37,8 @@ def test_nothing_free():
 
 @given(st.text(max_size=40) | st.from_regex(r"\d{1,3}\.\d{1,3}\.0\.0/\d{1,2}", fullmatch=True))
 def test_any_text_is_a_subnet_or_our_error(text: str):
-    try:
+    with contextlib.suppress(NetworkError):
         assert subnets.parse(text, 16).prefixlen == 16
-    except NetworkError:
-        pass
 
 
 def test_the_wrong_size_is_named():

@@ -268,6 +268,8 @@ def sysctl(key: str, value: str, namespace: str | None = None) -> None:
     """Set e.g. ``net.ipv4.ip_forward``; what has the value already is not written."""
     with enter(namespace):
         file = _sysctl_file(key)
+        if "ipv6" in key and not Path("/proc/sys/net/ipv6").exists():
+            return  # a kernel without IPv6 needs no telling
         try:
             if file.read_text().strip() != value:
                 file.write_text(value)

@@ -50,7 +50,7 @@ def apply(bazaar: str, fronts: Sequence[Front], *, drain_seconds: float = 5.0) -
         settings = _settings(bazaar, fronts)
         text = configuration.render(settings, fronts)
         wanted = configuration.servers(fronts)
-        master = haproxy.running(bazaar, folder)
+        master = haproxy.answering(bazaar, folder)
         applied = _read_applied(folder) if master else _Applied()
         _check_ports(fronts, applied)
         network.ensure_addresses(bazaar, [front.address for front in fronts])
@@ -264,9 +264,14 @@ def _healthy(row: dict[str, str]) -> bool:
 
 
 def _detail(row: dict[str, str]) -> str:
-    words = [row["status"] if row["status"] in ("DRAIN", "MAINT") else ""]
-    words += [row["last_chk"] or row["check_desc"]]
-    return " ".join(word for word in words if word)
+    """For people: `DRAIN Layer7 check passed`, `Layer7 wrong status 500: Server Error`."""
+    draining = row["weight"] == "0" or row["status"].startswith("DRAIN")
+    state = "MAINT" if row["status"].startswith("MAINT") else "DRAIN" if draining else ""
+    said = row["check_desc"]
+    if row["status"].startswith("DOWN") or not row["check_status"].endswith("OK"):
+        said += f" {row['check_code']}" if row["check_code"] not in ("", "0") else ""
+        said += f": {row['last_chk']}" if row["last_chk"] else ""
+    return " ".join(word for word in (state, said) if word)
 
 
 def _read_applied(folder: Path) -> _Applied:

@@ -192,7 +192,16 @@ def _backend(front: Front) -> list[str]:
             "    http-request disable-l7-retry unless { method GET HEAD OPTIONS TRACE }",
         ]
     else:
-        lines += ["    timeout server 1h", "    option srvtcpka"]
+        lines += ["    timeout server 1h"]
+    # A replica that fell silent is noticed by the kernel within four seconds: its connections
+    # fail then, and what may be sent twice is. Shutting sessions down as a server is marked
+    # down would lose those that only wait to be sent elsewhere.
+    lines += [
+        "    option srvtcpka",
+        "    srvtcpka-idle 1s",
+        "    srvtcpka-intvl 1s",
+        "    srvtcpka-cnt 3",
+    ]
     health = front.health
     if health.kind != "none":
         lines += [f"    timeout check {_milliseconds(health.timeout)}"]
@@ -223,7 +232,6 @@ def _options(front: Front, backend: Backend) -> str:
             "fall 2 rise 1",
             # Traffic notices a dead replica before the next check does.
             "observe layer4 error-limit 3 on-error mark-down",
-            "on-marked-down shutdown-sessions",
         ]
     if front.nearest is not None and backend.site != front.nearest:
         words += ["backup"]

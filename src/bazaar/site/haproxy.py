@@ -24,6 +24,20 @@ def running(bazaar: str, folder: Path) -> Identity | None:
     return found if found and daemons.inside(found, front_namespace(bazaar)) else None
 
 
+def answering(bazaar: str, folder: Path, patience: float = 2.0) -> Identity | None:
+    """As `running`, for one that also answers: whoever started it may have died half-way."""
+    deadline = time.monotonic() + patience
+    while (found := running(bazaar, folder)) is not None:
+        with contextlib.suppress(NetworkError):
+            if runtime.workers(folder).current is not None:
+                runtime.ask(folder, "admin.sock", "show info")
+                return found
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return None
+
+
 def stop(folder: Path) -> None:
     """End every HAProxy that has this folder."""
     daemons.stop(PROGRAM, str(folder))

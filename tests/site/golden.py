@@ -1,0 +1,14 @@
+"""Expected files: compared, or written anew with BAZAAR_GOLDEN=write."""
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "golden" / "site"
+
+
+def check(name: str, text: str) -> None:
+    file = FOLDER / name
+    if os.environ.get("BAZAAR_GOLDEN") == "write":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
