@@ -25,7 +25,7 @@ def snapshot() -> dict[str, frozenset[str]]:
         "namespace": _names("/run/netns"),
         "mount": _mounts(),
         "pin": _below("/sys/fs/bpf"),
-        "cgroup": frozenset().union(*(_below(str(root)) for root in _cgroup_roots())),
+        "cgroup": frozenset().union(*(_below(str(root), files=False) for root in _cgroup_roots())),
         "interface": _names("/sys/class/net"),
         "nftables table": _tables(),
         "process": _processes(),
@@ -54,12 +54,12 @@ def _names(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _below(folder: str) -> frozenset[str]:
-    return frozenset(
-        os.path.join(root, name)
-        for root, _, names in os.walk(os.path.join(folder, "bazaar"))
-        for name in [*names, ""]
-    )
+def _below(folder: str, *, files: bool = True) -> frozenset[str]:
+    """Everything below ``folder``/bazaar; control groups are folders whose files do not count."""
+    found: set[str] = set()
+    for root, folders, names in os.walk(os.path.join(folder, "bazaar")):
+        found |= {os.path.join(root, name) for name in [*folders, *(names if files else ())]}
+    return frozenset(found)
 
 
 def _cgroup_roots() -> list[Path]:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bazaar.errors import BazaarError
+from bazaar.errors import BazaarError, StateError
 from bazaar.host import paths
 from bazaar.host.files import lock
 from bazaar.spec.resolved import from_json
@@ -63,7 +63,7 @@ def supervise(bazaar: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
     with lock(folder / "supervisor.lock", "supervisor"):
-        known = supervisor.load()
+        known = _load(supervisor)
         server = Server(socket_path(bazaar), _methods(supervisor, stop))
         server.start()
         metrics = _serve_metrics(supervisor, folder / "metrics.sock")
@@ -91,6 +91,15 @@ def _loop(supervisor: Supervisor, stop: threading.Event, log: Path) -> None:
             _log(str(error))
         if ticks % 300 == 0:
             rotate(log)
+
+
+def _load(supervisor: Supervisor) -> bool:
+    try:
+        return supervisor.load()
+    except StateError as error:
+        # Half a file: what runs goes on, and the next `up` says anew what is wanted.
+        _log(str(error))
+        return False
 
 
 def _resume(supervisor: Supervisor) -> None:

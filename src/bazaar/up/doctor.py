@@ -62,7 +62,7 @@ PROGRAMS: dict[str, tuple[str, Wanted]] = {  # program → Debian's package
     "skopeo": ("skopeo", Wanted("skopeo", ("run",), "images of registries")),
     "runc": ("runc", Wanted("runc", ("run",), "containers on the host's kernel", True)),
     "wrk": ("wrk", Wanted("wrk", ("drill",), "legitimate clients in drills")),
-    "ethtool": ("ethtool", Wanted("ethtool", ("drill",), "offloads of measured links")),
+    "zstd": ("zstd", Wanted("zstd", ("run",), "images of registries packed by it")),
 }
 
 

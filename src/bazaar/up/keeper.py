@@ -13,8 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bazaar.errors import BazaarError, EngineError
+from bazaar.host import paths
+from bazaar.host.files import read_json, write_json
 from bazaar.model.container import ContainerSpec, ContainerState
 from bazaar.model.site import Health
 from bazaar.up import health
@@ -92,6 +95,7 @@ class Keeper:
         """End the thread, then the container: SIGTERM, ``grace`` seconds, SIGKILL; remove it."""
         self.release()
         remove(self.replica.id, grace)
+        self._record().unlink(missing_ok=True)
         self._set(phase="stopped", pid=0)
 
     def _set(self, **changes: object) -> None:
@@ -166,8 +170,8 @@ class Keeper:
             if self._stopping.is_set():
                 return
             if problem is None:
-                kept = self.condition.start_ms if adopted else None
-                self._set(phase="healthy", start_ms=kept or took)
+                kept = self._recall(state) if adopted else self._remember(state, took)
+                self._set(phase="healthy", start_ms=kept)
             elif alive():
                 self._set(phase="unhealthy", problem=problem)
             select.select([ended, self._wake], [], [])
@@ -175,6 +179,21 @@ class Keeper:
             os.close(ended)
         if not self._stopping.is_set():
             self._ended()
+
+    def _remember(self, state: ContainerState, took: float) -> float:
+        """Keep how long the start took, for a supervisor that finds the replica running."""
+        write_json(self._record(), {"started_at": state.started_at, "start_ms": took})
+        return took
+
+    def _recall(self, state: ContainerState) -> float | None:
+        with contextlib.suppress(BazaarError, TypeError, KeyError):
+            record = read_json(self._record())
+            if record["started_at"] == state.started_at:
+                return float(record["start_ms"])
+        return None
+
+    def _record(self) -> Path:
+        return paths.bazaar(self.replica.bazaar) / "replicas" / f"{self.replica.id}.json"
 
     def _ended(self) -> None:
         from bazaar.run import containers
