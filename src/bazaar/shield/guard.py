@@ -331,11 +331,12 @@ class Guard:
                 struct.unpack("=Q", value)[0] for value in values
             )
         kinds = [kind for kind in REASONS if kind != door.MANUAL]
+        would = {REASONS[kind]: sums[door.WOULD + kind] for kind in kinds}
         return Counters(
-            passed=sums[door.PASSED] + sums[door.ALLOWED],
+            passed=sums[door.PASSED] + sums[door.ALLOWED] + sum(would.values()),
             allowed=sums[door.ALLOWED],
             dropped={REASONS[kind]: sums[kind] for kind in kinds},
-            would_drop={REASONS[kind]: sums[door.WOULD + kind] for kind in kinds},
+            would_drop=would,
             blocks=sums[door.BLOCKS],
         )
 
