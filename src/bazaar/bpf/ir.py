@@ -34,8 +34,9 @@ Operands are a `Reg` or an int (any 64-bit value, signed or unsigned). Addresses
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from bazaar.model.record import names, record, replace
 
 if TYPE_CHECKING:
     from bazaar.bpf.asm import SourceLine
@@ -67,7 +68,7 @@ STACK = 512
 STACK_FOR_SLOTS = 384  # the rest is for spilled registers; beyond, `Builder.buffer` uses scratch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Reg:
     """A virtual register; two are the same only when they are the same object."""
 
@@ -78,7 +79,7 @@ class Reg:
         return f"%{self.number}{self.name and '.' + self.name}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Slot:
     """A piece of the stack: ``size`` bytes, aligned to ``align`` (a power of two, at most 8)."""
 
@@ -94,7 +95,7 @@ Base: TypeAlias = Reg | Slot
 Operand: TypeAlias = Reg | int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Memory:
     """An address: ``base`` plus a constant number of bytes."""
 
@@ -108,7 +109,7 @@ class Memory:
         return f"[{self.base!r}{self.offset:+d}]" if self.offset else f"[{self.base!r}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapRef:
     """A map by its name; becomes the pointer to the kernel's map when the program is loaded."""
 
@@ -150,7 +151,7 @@ def _used(*values: Argument | Base) -> tuple[Reg, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Node:
     """What every instruction has: the place in the user's text it comes from."""
 
@@ -179,7 +180,7 @@ class Node:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result(Node):
     """An instruction that writes one register."""
 
@@ -192,7 +193,7 @@ class Result(Node):
         return replace(self, dst=dst)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Move(Result):
     """dst = src."""
 
@@ -206,7 +207,7 @@ class Move(Result):
         return Move(self.dst, _swap_operand(self.src, to), line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary(Result):
     """dst = left op right; a comparison gives 1 or 0."""
 
@@ -223,7 +224,7 @@ class Binary(Result):
         return Binary(self.dst, self.op, left, right, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary(Result):
     """dst = -src (`neg`) or ~src (`not`)."""
 
@@ -238,7 +239,7 @@ class Unary(Result):
         return Unary(self.dst, self.op, _swap_operand(self.src, to), line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extend(Result):
     """dst = the low ``size`` bytes of src, zero- or sign-extended to 64 bits."""
 
@@ -255,7 +256,7 @@ class Extend(Result):
         return Extend(self.dst, src, self.size, self.signed, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ByteSwap(Result):
     """dst = the low ``size`` bytes of src in reverse order, zero-extended."""
 
@@ -270,7 +271,7 @@ class ByteSwap(Result):
         return ByteSwap(self.dst, _swap_operand(self.src, to), self.size, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load(Result):
     """dst = ``size`` bytes at base + offset, in the machine's byte order."""
 
@@ -288,7 +289,7 @@ class Load(Result):
         return Load(self.dst, base, self.offset, self.size, self.signed, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Store(Node):
     """Write the low ``size`` bytes of value at base + offset."""
 
@@ -305,7 +306,7 @@ class Store(Node):
         return Store(base, self.offset, self.size, value, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AtomicAdd(Node):
     """Add value to the ``size`` (4 or 8) bytes at base + offset, atomically."""
 
@@ -322,7 +323,7 @@ class AtomicAdd(Node):
         return AtomicAdd(base, self.offset, self.size, value, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AddressOf(Result):
     """dst = the address itself."""
 
@@ -337,7 +338,7 @@ class AddressOf(Result):
         return AddressOf(self.dst, Memory(base, self.memory.offset), line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapAddress(Result):
     """dst = the map, or with ``value`` the address of an array map's first value + offset."""
 
@@ -347,7 +348,7 @@ class MapAddress(Result):
     pure: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call(Node):
     """Call a helper by number; at most five arguments; dst takes what it returns."""
 
@@ -368,7 +369,7 @@ class Call(Node):
         return replace(self, dst=dst)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallKernel(Node):
     """Call a kernel function (kfunc) by name; its BTF id is looked up when loading."""
 
@@ -389,14 +390,14 @@ class CallKernel(Node):
         return replace(self, dst=dst)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label(Node):
     """A place to jump to."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Jump(Node):
     """Go on at the label."""
 
@@ -407,7 +408,7 @@ class Jump(Node):
         return self.to
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Branch(Node):
     """Go on at the label when the condition holds, else with the next instruction."""
 
@@ -428,7 +429,7 @@ class Branch(Node):
         return Branch(self.op, left, right, self.to, line=self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Return(Node):
     """End the program with this value."""
 
@@ -441,7 +442,7 @@ class Return(Node):
         return Return(_swap_operand(self.value, to), line=self.line)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@record
 class Function:
     """One program. ``context`` holds the context pointer at entry; ``scratch`` is how many
     bytes of per-CPU scratch (map ``scratch_name``) its prologue looks up, 0 for none."""
@@ -463,9 +464,9 @@ def show(node: Node) -> str:
     if isinstance(node, Label):
         return f"{node.name}:"
     shown = [
-        f"{field.name}={value}" if field.name in {"op", "size", "signed", "to"} else repr(value)
-        for field in fields(node)
-        if field.name not in {"line", "dst"} and (value := getattr(node, field.name)) is not None
+        f"{name}={value}" if name in {"op", "size", "signed", "to"} else repr(value)
+        for name in names(node)
+        if name not in {"line", "dst"} and (value := getattr(node, name)) is not None
     ]
     dst = node.defines()
     start = f"{dst!r} = " if dst else ""

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from bazaar.model.record import record
 from typing import TYPE_CHECKING
 
 from bazaar.errors import BazaarError, UsageError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bazaar.trace import Output, Session
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settings:
     """The command line of `bazaar trace`."""
 

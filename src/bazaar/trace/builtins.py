@@ -59,7 +59,11 @@ def type_of(name: str, point: ProbePoint) -> Type | str:
     if number is not None:
         if point.kind != "rawtracepoint":
             return f"{name} needs a rawtracepoint; a tracepoint's fields are args.NAME"
-        return UNSIGNED if number < MOST_ARGUMENTS else f"a raw tracepoint has at most {MOST_ARGUMENTS} arguments"
+        return (
+            UNSIGNED
+            if number < MOST_ARGUMENTS
+            else f"a raw tracepoint has at most {MOST_ARGUMENTS} arguments"
+        )
     if name in TYPES:
         return TYPES[name]
     if name in _REFUSED:

@@ -48,12 +48,17 @@ def check_aggregate(checker: Checker, node: tree.Call) -> Aggregate:
     if node.arguments:
         kind = checker.of(node.arguments[0])
         if not is_number(kind):
-            checker.fail(f"{node.name}() only supports int arguments ({name_of(kind)} provided)", node)
+            checker.fail(
+                f"{node.name}() only supports int arguments ({name_of(kind)} provided)", node
+            )
         signed = isinstance(kind, Int) and kind.signed
     if node.name == "hist":
         bits = checker.constant(node.arguments[1], "hist()") if len(node.arguments) > 1 else 0
         if not 0 <= bits <= 5:
-            checker.fail(f"hist(): the second argument is a number from 0 to 5, not {bits}", node.arguments[1])
+            checker.fail(
+                f"hist(): the second argument is a number from 0 to 5, not {bits}",
+                node.arguments[1],
+            )
         return Aggregate("hist", parameters=(bits,))
     if node.name == "lhist":
         least, most, step = (checker.constant(one, "lhist()") for one in node.arguments[1:])
@@ -62,7 +67,9 @@ def check_aggregate(checker: Checker, node: tree.Call) -> Aggregate:
         if most <= least:
             checker.fail(f"lhist(): the maximum ({most}) must be above the minimum ({least})", node)
         if (most - least) // step > MOST_BUCKETS:
-            checker.fail(f"lhist(): {(most - least) // step} buckets are more than {MOST_BUCKETS}", node)
+            checker.fail(
+                f"lhist(): {(most - least) // step} buckets are more than {MOST_BUCKETS}", node
+            )
         if not -(1 << 62) < least <= most < 1 << 62:
             checker.fail("lhist(): these bounds are too big", node)
         return Aggregate("lhist", parameters=(least, most, step))
@@ -110,25 +117,39 @@ def _printf(checker: Checker, node: tree.Call) -> Type:
     given = node.arguments[1:]
     if len(wanted) != len(given):
         which = "Not enough" if len(given) < len(wanted) else "Too many"
-        checker.fail(f"printf: {which} arguments for format string ({len(given)} supplied, {len(wanted)} expected)", node)
+        checker.fail(
+            f"printf: {which} arguments for format string ({len(given)} supplied, {len(wanted)} expected)",
+            node,
+        )
     for piece, argument in zip(wanted, given, strict=True):
         kind = checker.of(argument)
         if piece.kind == "s":
             if isinstance(kind, Pointer):
-                checker.fail("printf: %s specifier expects a value of type string (pointer supplied)", argument, f"str({tree.expression(argument)}) reads the string it points to")
+                checker.fail(
+                    "printf: %s specifier expects a value of type string (pointer supplied)",
+                    argument,
+                    f"str({tree.expression(argument)}) reads the string it points to",
+                )
             fits = isinstance(kind, Text | Container)
         else:
             fits = isinstance(kind, Int | Pointer)
         if not fits:
             expected = "string" if piece.kind == "s" else "int"
-            checker.fail(f"printf: %{piece.kind} specifier expects a value of type {expected} ({name_of(kind)} supplied)", argument)
+            checker.fail(
+                f"printf: %{piece.kind} specifier expects a value of type {expected} ({name_of(kind)} supplied)",
+                argument,
+            )
     return NOTHING
 
 
 def _print(checker: Checker, node: tree.Call) -> Type:
     first, *rest = node.arguments
     info = checker.maps.get(first.name) if isinstance(first, tree.Map) else None
-    if isinstance(first, tree.Map) and not first.keys and (info is None or info.keys or info.value is None or isinstance(info.value, Aggregate)):
+    if (
+        isinstance(first, tree.Map)
+        and not first.keys
+        and (info is None or info.keys or info.value is None or isinstance(info.value, Aggregate))
+    ):
         checker.map_of(first)
         for argument in rest:
             if checker.constant(argument, "print()") < 0:
@@ -169,7 +190,11 @@ def _keyed(checker: Checker, node: tree.Call) -> Type:
         checker.fail(f"{node.name}() takes a map and a key", node)
     info = checker.map_of(target)
     if info.keys and not target.keys:
-        checker.fail(f"{node.name}() needs a key of {target.name}", node, f"clear({target.name}) removes all of them")
+        checker.fail(
+            f"{node.name}() needs a key of {target.name}",
+            node,
+            f"clear({target.name}) removes all of them",
+        )
     checker.map_keys(target)
     return NUMBER if node.name == "has_key" else NOTHING
 
@@ -200,7 +225,11 @@ def _str(checker: Checker, node: tree.Call) -> Type:
                 checker.fail(f"str(): the length is a number from 1 to {LONGEST - 1}", rest[0])
             size = rest[0].value + 1
     if isinstance(first, tree.Positional):
-        text = builtins.text_parameter(checker.parameters, first.number) if first.number else str(len(checker.parameters))
+        text = (
+            builtins.text_parameter(checker.parameters, first.number)
+            if first.number
+            else str(len(checker.parameters))
+        )
         encoded = text.encode(errors="replace")
         return Text(min(len(encoded), LONGEST - 1) + 1)
     kind = checker.of(first)
@@ -215,7 +244,9 @@ def _strncmp(checker: Checker, node: tree.Call) -> Type:
     for argument in node.arguments[:2]:
         kind = checker.of(argument)
         if not isinstance(kind, Text):
-            checker.fail(f"strncmp() only supports string arguments ({name_of(kind)} provided)", argument)
+            checker.fail(
+                f"strncmp() only supports string arguments ({name_of(kind)} provided)", argument
+            )
     count = checker.constant(node.arguments[2], "strncmp()")
     if not 0 <= count <= LONGEST:
         checker.fail(f"strncmp() compares 0 to {LONGEST} bytes", node.arguments[2])

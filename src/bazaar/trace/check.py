@@ -7,7 +7,7 @@ reports what is still unknown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from bazaar.model.record import record
 from typing import NoReturn
 
 from bazaar.trace import builtins, points, tree
@@ -32,17 +32,15 @@ from bazaar.trace.types import (
 )
 
 
-@dataclass
 class MapInfo:
     """What is known of one map; ``keys`` and ``value`` are None until they are seen."""
 
-    name: str
-    span: Span
-    keys: tuple[Type, ...] | None = None
-    value: Type | None = None
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keys: tuple[Type, ...] | None = None
+        self.value: Type | None = None
 
 
-@dataclass
 class Unit:
     """One clause at one kind of place: what becomes one BPF program.
 
@@ -50,17 +48,18 @@ class Unit:
     expression by its id().
     """
 
-    clause: tree.Clause
-    points: list[ProbePoint]
-    variables: dict[str, Type] = field(default_factory=dict[str, Type])
-    types: dict[int, Type] = field(default_factory=dict[int, Type])
+    def __init__(self, clause: tree.Clause, points: list[ProbePoint]) -> None:
+        self.clause = clause
+        self.points = points
+        self.variables: dict[str, Type] = {}
+        self.types: dict[int, Type] = {}
 
     @property
     def point(self) -> ProbePoint:
         return self.points[0]
 
 
-@dataclass
+@record
 class Checked:
     """A program that makes sense."""
 
@@ -102,7 +101,9 @@ class Checker:
         self.repeated = 1
         self.unit = Unit(tree.Clause((0, 0), (), None, ()), [])
 
-    def fail(self, message: str, at: tree.Expression | tree.Statement | Span, hint: str | None = None) -> NoReturn:
+    def fail(
+        self, message: str, at: tree.Expression | tree.Statement | Span, hint: str | None = None
+    ) -> NoReturn:
         span = at if isinstance(at, tuple) else at.span
         raise error_at(self.text, message, span, hint)
 
@@ -139,7 +140,10 @@ class Checker:
             case tree.Evaluate(value=value):
                 kind = self.of(value)
                 if isinstance(kind, Aggregate):
-                    self.fail(f"{_text(value)} should be assigned to a map, as in @x = {_text(value)}", value)
+                    self.fail(
+                        f"{_text(value)} should be assigned to a map, as in @x = {_text(value)}",
+                        value,
+                    )
                 if isinstance(value, tree.Call) and not isinstance(kind, Nothing):
                     self.fail(f"{value.name}() gives a value that is not used", value)
             case tree.If(condition=condition, then=then, otherwise=otherwise):
@@ -171,7 +175,10 @@ class Checker:
             self.need_number(kind, statement.value, f"{statement.operator}=")
             if isinstance(target, tree.Variable) and target.name not in self.unit.variables:
                 self.fail(f"Undefined or undeclared variable: {target.name}", target)
-            kind = Int(isinstance(kind, Int) and kind.signed, neutral=isinstance(kind, Int) and kind.neutral)
+            kind = Int(
+                isinstance(kind, Int) and kind.signed,
+                neutral=isinstance(kind, Int) and kind.neutral,
+            )
         if isinstance(kind, Aggregate):
             self.fail(f"{_text(statement.value)} can only be assigned to a map", statement.value)
         if isinstance(kind, Nothing | Record | Array):
@@ -200,7 +207,7 @@ class Checker:
 
     def map_keys(self, node: tree.Map) -> MapInfo:
         """Note the types of a map's keys as used here."""
-        info = self.maps.setdefault(node.name, MapInfo(node.name, node.span))
+        info = self.maps.setdefault(node.name, MapInfo(node.name))
         kinds: list[Type] = []
         for key in node.keys:
             kind = self.of(key)
@@ -213,9 +220,14 @@ class Checker:
             return info
         merged = [unify(old, new) for old, new in zip(info.keys, kinds, strict=False)]
         if len(kinds) != len(info.keys) or None in merged:
-            expected = f"arguments: '{', '.join(map(str, info.keys))}'" if info.keys else "no arguments"
+            expected = (
+                f"arguments: '{', '.join(map(str, info.keys))}'" if info.keys else "no arguments"
+            )
             given = f"arguments: '{', '.join(map(str, kinds))}'" if kinds else "no arguments"
-            self.fail(f"Argument mismatch for {node.name}: trying to access with {given} when map expects {expected}", node)
+            self.fail(
+                f"Argument mismatch for {node.name}: trying to access with {given} when map expects {expected}",
+                node,
+            )
         new = tuple(kind for kind in merged if kind is not None)
         if new != info.keys:
             info.keys = new
@@ -233,7 +245,9 @@ class Checker:
                 node,
             )
         if merged != info.value or (
-            isinstance(merged, Aggregate) and isinstance(info.value, Aggregate) and merged.signed != info.value.signed
+            isinstance(merged, Aggregate)
+            and isinstance(info.value, Aggregate)
+            and merged.signed != info.value.signed
         ):
             info.value = merged
             self.changed = True
@@ -244,7 +258,7 @@ class Checker:
         if info is None or info.value is None:
             if self.final:
                 self.fail(f"Undefined map: {node.name}", node)
-            return MapInfo(node.name, node.span)
+            return MapInfo(node.name)
         return info
 
     def map_read(self, node: tree.Map) -> Type:
@@ -298,7 +312,10 @@ class Checker:
                 return Text(size)
             case tree.Positional(number=number):
                 if builtins.parameter_problem(self.parameters, number):
-                    self.fail(f"${number} is '{self.parameters[number - 1]}', no number; str(${number}) takes it as a string", node)
+                    self.fail(
+                        f"${number} is '{self.parameters[number - 1]}', no number; str(${number}) takes it as a string",
+                        node,
+                    )
                 return Int(neutral=True)
             case tree.Name():
                 return self.builtin(node)
@@ -347,8 +364,15 @@ class Checker:
         found = event.field(node.name) if event else None
         if event is None or found is None:
             name = event.name if event else self.unit.point.text
-            has = ", ".join(one.name for one in event.fields if not one.name.startswith("__")) if event else ""
-            self.fail(f"unknown field '{node.name}' of {name}. It has: {has or 'no fields'}", node.name_span)
+            has = (
+                ", ".join(one.name for one in event.fields if not one.name.startswith("__"))
+                if event
+                else ""
+            )
+            self.fail(
+                f"unknown field '{node.name}' of {name}. It has: {has or 'no fields'}",
+                node.name_span,
+            )
         return found.type
 
     def index(self, node: tree.Index) -> Type:
@@ -358,7 +382,9 @@ class Checker:
         if isinstance(kind, Array):
             position = self.constant(node.index, "an array's index")
             if not 0 <= position < kind.count:
-                self.fail(f"the index is {position}, and the array has {kind.count} elements", node.index)
+                self.fail(
+                    f"the index is {position}, and the array has {kind.count} elements", node.index
+                )
             return Int(kind.signed)
         if isinstance(kind, Pointer) and kind.element is not None:
             return kind.element
@@ -371,27 +397,43 @@ class Checker:
                 self.need_number(kind, operand, operator)
                 neutral = isinstance(kind, Int) and kind.neutral and operator == "~"
                 # -1 is signed for sure.
-                return NUMBER if operator == "!" else Int(not isinstance(kind, Int) or kind.signed or operator == "-", neutral)
+                return (
+                    NUMBER
+                    if operator == "!"
+                    else Int(not isinstance(kind, Int) or kind.signed or operator == "-", neutral)
+                )
             case tree.Ternary(condition=condition, then=then, otherwise=otherwise):
                 self.condition(condition)
                 one, two = self.of(then), self.of(otherwise)
                 merged = unify(one, two)
                 if merged is None or not isinstance(merged, Int | Text | Pointer | Container):
-                    self.fail(f"both sides of '?:' must be of one type: got '{one}' and '{two}'", node)
+                    self.fail(
+                        f"both sides of '?:' must be of one type: got '{one}' and '{two}'", node
+                    )
                 return merged
             case tree.Binary(operator=operator, left=left, right=right):
                 one, two = self.of(left), self.of(right)
                 if operator in ("==", "!=") and isinstance(one, Text) and isinstance(two, Text):
                     return NUMBER
                 if not is_number(one) or not is_number(two):
-                    if operator in ("==", "!=", "<", ">", "<=", ">=") and isinstance(one, Text) != isinstance(two, Text):
-                        self.fail(f"Type mismatch for '{operator}': comparing '{one}' with '{two}'", node)
-                    self.fail(f"The {operator} operator can not be used on expressions of types {name_of(one)}, {name_of(two)}", node)
+                    if operator in ("==", "!=", "<", ">", "<=", ">=") and isinstance(
+                        one, Text
+                    ) != isinstance(two, Text):
+                        self.fail(
+                            f"Type mismatch for '{operator}': comparing '{one}' with '{two}'", node
+                        )
+                    self.fail(
+                        f"The {operator} operator can not be used on expressions of types {name_of(one)}, {name_of(two)}",
+                        node,
+                    )
                 return binary_type(operator, one, two)
 
     def need_number(self, kind: Type, at: tree.Expression, operator: str) -> None:
         if not is_number(kind):
-            self.fail(f"The {operator} operator can not be used on expressions of type {name_of(kind)}", at)
+            self.fail(
+                f"The {operator} operator can not be used on expressions of type {name_of(kind)}",
+                at,
+            )
 
 
 def binary_type(operator: str, one: Type, two: Type) -> Int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from dataclasses import dataclass
+from bazaar.model.record import record
 
 from bazaar.errors import BazaarError
 from bazaar.trace.types import STRING, Array, Int, Pointer, Text, Type
@@ -21,7 +21,7 @@ _SIGNED = frozenset(
 _SAFE = re.compile(r"[A-Za-z0-9_\-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventField:
     """A field of a tracepoint's record; ``dynamic``: data_loc or rel_loc, where the text lies."""
 
@@ -32,7 +32,7 @@ class EventField:
     dynamic: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """A tracepoint and its fields."""
 
@@ -57,7 +57,9 @@ def load(category: str, name: str) -> Event | None:
     if not _SAFE.fullmatch(category) or not _SAFE.fullmatch(name):
         return None
     try:
-        with open(f"{folder()}/{category}/{name}/format", encoding="utf-8", errors="replace") as file:
+        with open(
+            f"{folder()}/{category}/{name}/format", encoding="utf-8", errors="replace"
+        ) as file:
             text = file.read(1 << 20)
     except FileNotFoundError:
         return None
@@ -94,7 +96,9 @@ def _field(declaration: str, offset: int, size: int, signed: bool, user: bool) -
             text = kind.startswith(("char", "const char"))
             # Other dynamic arrays show as the number the kernel keeps there.
             dynamic = mark.strip("_") if text else ""
-            return EventField(name, Text(STRING) if text else Int(signed=False), offset, size, dynamic)
+            return EventField(
+                name, Text(STRING) if text else Int(signed=False), offset, size, dynamic
+            )
     if array := _ARRAY.match(declaration):
         count = size if not array["count"].isdigit() else int(array["count"])
         if not 0 < count <= size or size % count:
@@ -123,7 +127,15 @@ def _field(declaration: str, offset: int, size: int, signed: bool, user: bool) -
 def _pointer(kind: str, stars: int, *, user: bool) -> Pointer:
     if stars > 1:
         return Pointer(user, _pointer(kind, stars - 1, user=user))
-    sizes = {"char": 1, "int": 4, "unsigned int": 4, "long": 8, "unsigned long": 8, "u64": 8, "u32": 4}
+    sizes = {
+        "char": 1,
+        "int": 4,
+        "unsigned int": 4,
+        "long": 8,
+        "unsigned long": 8,
+        "u64": 8,
+        "u32": 4,
+    }
     plain = kind.replace("const", "").replace("*", "").replace("__user", "").strip()
     size = sizes.get(plain)
     return Pointer(user, Int(not plain.startswith("u")), size) if size else Pointer(user)
@@ -138,7 +150,8 @@ def names(category: str, pattern: str) -> list[tuple[str, str]]:
             found += [
                 (group, name)
                 for name in sorted(_list(f"{top}/{group}"))
-                if fnmatch.fnmatchcase(name, pattern) and os.path.exists(f"{top}/{group}/{name}/format")
+                if fnmatch.fnmatchcase(name, pattern)
+                and os.path.exists(f"{top}/{group}/{name}/format")
             ]
     return found
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from bazaar.model.record import record
 
-_SPECIFIER = re.compile(r"%(?P<flags>[-+ #0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<length>hh|h|ll|l|j|z|t|q)?(?P<kind>.?)", re.DOTALL)
+_SPECIFIER = re.compile(
+    r"%(?P<flags>[-+ #0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<length>hh|h|ll|l|j|z|t|q)?(?P<kind>.?)",
+    re.DOTALL,
+)
 _BITS = {"hh": 8, "h": 16, "": 32, "l": 64, "ll": 64, "j": 64, "z": 64, "t": 64, "q": 64}
 NUMBERS = frozenset("diuxXop")
 KINDS = NUMBERS | frozenset("cs")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Specifier:
     """One ``%`` of a format; ``start`` and ``end`` are offsets in the format's text."""
 
@@ -38,14 +41,18 @@ def parse(text: str) -> list[str | Specifier]:
             found.append("%")
             continue
         if kind not in KINDS or not kind:
-            raise ValueError(f"unknown format {match.group()!r}; there are %d %i %u %x %X %o %p %c %s %%")
+            raise ValueError(
+                f"unknown format {match.group()!r}; there are %d %i %u %x %X %o %p %c %s %%"
+            )
         width = int(match["width"] or 0)
         precision = int(match["precision"][1:] or 0) if match["precision"] else None
         if width > 4096 or (precision or 0) > 4096:
             raise ValueError(f"{match.group()!r} is too wide")
         length = match["length"] or ""
         found.append(
-            Specifier(kind, match["flags"], width, precision, _BITS[length], match.start(), match.end())
+            Specifier(
+                kind, match["flags"], width, precision, _BITS[length], match.start(), match.end()
+            )
         )
     if position < len(text):
         found.append(text[position:])

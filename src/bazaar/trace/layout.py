@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bazaar.model.record import record
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from bazaar.trace.formats import Specifier
@@ -16,7 +16,7 @@ KEYS = 4096  # entries of a map, as bpftrace has it
 _SMALL = 64  # bytes of a value up to which the kernel allocates all entries beforehand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapLayout:
     """One map of the program. Each part of a key has whole words; no key is one zero word."""
 
@@ -81,7 +81,7 @@ def layouts(maps: dict[str, MapInfo]) -> dict[str, MapLayout]:
 # What user space does when an event arrives; an event is the action's number, then its values.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Printf:
     """printf(): the format's pieces, and the type of each value."""
 
@@ -89,21 +89,21 @@ class Printf:
     kinds: tuple[Stored, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintValue:
     """print() of an expression."""
 
     kind: Stored
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintEntry:
     """print(@m[k]); the event holds the key."""
 
     map: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintMap:
     """print(@m, top, div)."""
 
@@ -112,7 +112,7 @@ class PrintMap:
     divisor: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Clear:
     """clear(@m), or zero(@m)."""
 
@@ -120,14 +120,14 @@ class Clear:
     zero: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Time:
     """time(format)."""
 
     format: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exit:
     """exit(code); the event holds the code."""
 

@@ -7,7 +7,7 @@ program they stand, so the parser asks for what it expects: ``token()`` or ``pro
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from bazaar.model.record import record
 
 from bazaar.errors import TraceError
 
@@ -29,7 +29,17 @@ _TOKEN = re.compile(
 _PROBE = re.compile(r"[^\s,{}/\"]+(?::\"[^\"\n]*\")?")
 _PATH_PROBE = re.compile(r"[^\s,{}\"]+")  # uprobe:/bin/sh:name, to refuse it as a whole
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPES = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    '"': '"',
+    "\\": "\\",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "v": "\v",
+}
 _NUMBER = re.compile(
     r"(?:0[xX](?P<hex>[0-9A-Fa-f_]+)|0[bB](?P<binary>[01_]+)|(?P<mantissa>[0-9][0-9_]*)(?:[eE](?P<power>[0-9]+))?)"
     r"(?:[uU]?[lL]{0,2})"
@@ -37,7 +47,7 @@ _NUMBER = re.compile(
 _PATH_PROVIDERS = ("uprobe:", "uretprobe:", "usdt:", "u:", "ur:", "U:")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Token:
     """One token; ``kind`` is number, string, map, variable, positional, name, sign or end."""
 

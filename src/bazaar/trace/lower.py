@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from bazaar.model.record import record
 from typing import cast
 
 from bazaar.bpf.asm import SourceLine
@@ -35,7 +35,7 @@ START = "start"
 FIRST = 0  # the counter of lost events; one of failed updates for each map follows
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """What the command line says about a program beside its text."""
 
@@ -45,20 +45,20 @@ class Options:
     file: str = "program"
 
 
-@dataclass
 class Lowered:
     """All programs of a text, and what they share."""
 
-    functions: list[Function] = field(default_factory=list[Function])
-    actions: list[Action] = field(default_factory=list[Action])
-    maps: dict[str, MapLayout] = field(default_factory=dict[str, MapLayout])
-    zeroes: int = 0  # bytes of the empty value that new histograms start with
-    elapsed: bool = False
+    def __init__(self, maps: dict[str, MapLayout]) -> None:
+        self.maps = maps
+        self.functions: list[Function] = []
+        self.actions: list[Action] = []
+        self.zeroes = 0  # bytes of the empty value that new histograms start with
+        self.elapsed = False
 
 
 def lower(checked: Checked, options: Options) -> Lowered:
     """One function for each unit, in order."""
-    result = Lowered(maps=layouts(checked.maps))
+    result = Lowered(layouts(checked.maps))
     lines = checked.text.splitlines()
     for number, unit in enumerate(checked.units):
         name = f"{unit.point.kind.lower()[:8]}_{number}"
@@ -70,7 +70,13 @@ class Lowering:
     """One unit's function in the making. Values are made by ``expressions``, maps by ``maps``."""
 
     def __init__(
-        self, checked: Checked, unit: Unit, options: Options, result: Lowered, name: str, lines: Sequence[str]
+        self,
+        checked: Checked,
+        unit: Unit,
+        options: Options,
+        result: Lowered,
+        name: str,
+        lines: Sequence[str],
     ) -> None:
         self.checked = checked
         self.unit = unit
@@ -123,7 +129,9 @@ class Lowering:
 
         line = bisect.bisect_right(self.starts, offset)
         text = self.lines[line - 1] if line <= len(self.lines) else ""
-        self.builder.line = SourceLine(self.options.file, line, text, offset - self.starts[line - 1] + 1)
+        self.builder.line = SourceLine(
+            self.options.file, line, text, offset - self.starts[line - 1] + 1
+        )
 
     def memory(self, size: int) -> Memory:
         """Memory until the statement ends; its content is not defined."""
@@ -203,8 +211,12 @@ class Lowering:
         elif statement.operator:
             known = self.numbers[target.name]
             right = self.expressions.number(value)
-            signed = self.expressions.signed_pair(self.unit.variables[target.name], self.kind(value))
-            b.move(self.expressions.arithmetic(statement.operator, known, right, signed=signed), known)
+            signed = self.expressions.signed_pair(
+                self.unit.variables[target.name], self.kind(value)
+            )
+            b.move(
+                self.expressions.arithmetic(statement.operator, known, right, signed=signed), known
+            )
         elif target.name in self.texts:
             kind = cast("Text", self.unit.variables[target.name])
             # By way of a copy: the value may read the variable itself.
@@ -229,7 +241,9 @@ class Lowering:
                 key = self.maps.key(self.result.maps[target.name], target.keys)
                 self.builder.delete(target.name, key)
             case "time":
-                text = cast("tree.String", node.arguments[0]).value if node.arguments else "%H:%M:%S\n"
+                text = (
+                    cast("tree.String", node.arguments[0]).value if node.arguments else "%H:%M:%S\n"
+                )
                 self.send(Time(text))
             case "exit":
                 code = self.expressions.number(node.arguments[0]) if node.arguments else 0
@@ -288,7 +302,9 @@ class Lowering:
     def send_memory(self, action: Action, source: Memory, size: int) -> None:
         self.event(action, size, lambda record: self.builder.copy(Memory(record, 8), source, size))
 
-    def send_all(self, action: Action, nodes: Sequence[tree.Expression], kinds: tuple[Stored, ...]) -> None:
+    def send_all(
+        self, action: Action, nodes: Sequence[tree.Expression], kinds: tuple[Stored, ...]
+    ) -> None:
         """Evaluate straight into the event: strings are not copied twice."""
         numbers = [
             None if isinstance(kind, Text) else self.expressions.number(node)

@@ -53,7 +53,9 @@ class Expressions:
                 return self.lowering.maps.read_number(node)
             case tree.Field():
                 field = self.field(node)
-                return b.load(b.context, field.offset, _width(field.size), signed=_signed(field.type))
+                return b.load(
+                    b.context, field.offset, _width(field.size), signed=_signed(field.type)
+                )
             case tree.Index():
                 return self.index(node)
             case tree.Call():
@@ -65,7 +67,9 @@ class Expressions:
             case tree.Cast(type=name, operand=operand):
                 size = _CASTS[name.lstrip("uint")]
                 value = self.number(operand)
-                return value if size == 8 else b.extend(value, size, signed=not name.startswith("u"))
+                return (
+                    value if size == 8 else b.extend(value, size, signed=not name.startswith("u"))
+                )
             case tree.Binary():
                 return self.binary(node)
             case tree.Ternary():
@@ -174,7 +178,9 @@ class Expressions:
         if isinstance(kind, Text):
             return self.compare_texts(node.left, node.right, operator, None)
         left, right = self.number(node.left), self.number(node.right)
-        signed = self.signed_pair(kind, self.lowering.unit.types[id(node.right)], shift=operator in ("<<", ">>"))
+        signed = self.signed_pair(
+            kind, self.lowering.unit.types[id(node.right)], shift=operator in ("<<", ">>")
+        )
         if operator in _COMPARISONS:
             return self.b.binary(_COMPARISONS[operator][signed], left, right)
         return self.arithmetic(operator, left, right, signed=signed)
@@ -294,7 +300,9 @@ class Expressions:
         """A string somewhere in memory, and its room."""
         kind = cast("Text", self.lowering.unit.types[id(node)])
         if isinstance(node, tree.Variable):
-            return self.lowering.texts[node.name], cast("Text", self.lowering.unit.variables[node.name]).room
+            return self.lowering.texts[node.name], cast(
+                "Text", self.lowering.unit.variables[node.name]
+            ).room
         place = self.lowering.memory(kind.room)
         self.text_into(node, place, kind.room)
         return place, kind.room
@@ -310,7 +318,9 @@ class Expressions:
         if isinstance(left, tree.String):
             left, right = right, left
         one, one_size = self.text(left)
-        literal = right.value.encode(errors="replace") + b"\0" if isinstance(right, tree.String) else None
+        literal = (
+            right.value.encode(errors="replace") + b"\0" if isinstance(right, tree.String) else None
+        )
         two, two_size = (one, len(literal)) if literal is not None else self.text(right)
         wanted = max(one_size, two_size) if literal is None else len(literal)
         wanted = wanted if count is None else min(wanted, count)

@@ -91,7 +91,9 @@ class Maps:
         key = self.key(layout, target.keys)
         self.failed(layout, b.update(layout.name, key, place))
 
-    def compound(self, layout: MapLayout, target: tree.Map, operator: str, value: tree.Expression) -> None:
+    def compound(
+        self, layout: MapLayout, target: tree.Map, operator: str, value: tree.Expression
+    ) -> None:
         """``@m op= value``."""
         right = self.lowering.expressions.number(value)
         if operator in ("+", "-"):
@@ -100,13 +102,17 @@ class Maps:
             return
         b = self.b
         expressions = self.lowering.expressions
-        signed = expressions.signed_pair(cast("Text", layout.value), self.lowering.kind(value), shift=operator in ("<<", ">>"))
+        signed = expressions.signed_pair(
+            cast("Text", layout.value), self.lowering.kind(value), shift=operator in ("<<", ">>")
+        )
         key = self.key(layout, target.keys)
         place = self.lowering.memory(8)
         missing, end = b.label("missing"), b.label("end")
         found = b.lookup(layout.name, key)
         b.branch("eq", found, 0, missing)
-        b.store(found, 0, 8, expressions.arithmetic(operator, b.load(found, 0, 8), right, signed=signed))
+        b.store(
+            found, 0, 8, expressions.arithmetic(operator, b.load(found, 0, 8), right, signed=signed)
+        )
         b.jump(end)
         b.place(missing)
         b.store(place, 0, 8, expressions.arithmetic(operator, 0, right, signed=signed))
@@ -150,7 +156,9 @@ class Maps:
         """``@m[k] = count()`` and the like."""
         b = self.b
         kind = cast("Aggregate", layout.value)
-        value: Operand = self.lowering.expressions.number(call.arguments[0]) if call.arguments else 1
+        value: Operand = (
+            self.lowering.expressions.number(call.arguments[0]) if call.arguments else 1
+        )
         key = self.key(layout, target.keys)
         if kind.name in ("hist", "lhist"):
             self.histogram(layout, kind, key, value)

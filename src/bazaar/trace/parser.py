@@ -14,9 +14,14 @@ POWERS = {
     "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
 }  # fmt: skip
 CASTS = frozenset(
-    f"{sign}int{bits}{suffix}" for sign in ("", "u") for bits in (8, 16, 32, 64) for suffix in ("", "_t")
+    f"{sign}int{bits}{suffix}"
+    for sign in ("", "u")
+    for bits in (8, 16, 32, 64)
+    for suffix in ("", "_t")
 )
-_COMPOUND = {f"{operator}=": operator for operator in ("+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>")}
+_COMPOUND = {
+    f"{operator}=": operator for operator in ("+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>")
+}
 _REFUSED = {
     "for": "loops are not supported yet; `unroll (n) { … }` repeats a body a fixed number of times",
     "while": "loops are not supported yet; `unroll (n) { … }` repeats a body a fixed number of times",
@@ -106,7 +111,7 @@ class _Parser:
             clauses.append(self.clause())
         if not clauses:
             raise self.lexer.error(
-                "the program has no probe", (0, 1), "for example: BEGIN { printf(\"hello\\n\"); }"
+                "the program has no probe", (0, 1), 'for example: BEGIN { printf("hello\\n"); }'
             )
         return tree.Program(tuple(clauses))
 
@@ -258,7 +263,11 @@ class _Parser:
                 self.enter(token.span)
                 operand = self.unary()
                 self.depth -= 1
-                return operand if token.text == "+" else tree.Unary((start, self.end), token.text, operand)
+                return (
+                    operand
+                    if token.text == "+"
+                    else tree.Unary((start, self.end), token.text, operand)
+                )
             if token.text in ("++", "--"):
                 self.next()
                 target = self.postfix(self.primary())
@@ -302,14 +311,18 @@ class _Parser:
             case "number":
                 value = integer_of(token)
                 if value is None:
-                    raise self.lexer.error(f"'{token.text}' is not a number of up to 64 bits", token.span)
+                    raise self.lexer.error(
+                        f"'{token.text}' is not a number of up to 64 bits", token.span
+                    )
                 return tree.Integer(token.span, value)
             case "string":
                 return tree.String(token.span, string_of(token))
             case "positional":
                 number = token.text[1:]
                 if number != "#" and not 0 < int(number[:9]) < 1000:
-                    raise self.lexer.error("parameters are $1, $2, … and their count $#", token.span)
+                    raise self.lexer.error(
+                        "parameters are $1, $2, … and their count $#", token.span
+                    )
                 return tree.Positional(token.span, 0 if number == "#" else int(number))
             case "variable":
                 return tree.Variable(token.span, token.text)
@@ -346,7 +359,9 @@ class _Parser:
 
     def name(self, token: Token) -> tree.Expression:
         if token.text in _REFUSED or token.text in ("if", "else", "unroll", "return", "let"):
-            message = _REFUSED.get(token.text, f"unexpected '{token.text}', expecting an expression")
+            message = _REFUSED.get(
+                token.text, f"unexpected '{token.text}', expecting an expression"
+            )
             raise self.lexer.error(message, token.span)
         if self.take("("):
             arguments = self.list(")")
@@ -360,7 +375,9 @@ class _Parser:
         if self.peek().kind == "name" and self.peek().text in CASTS:
             name = self.next()
             if not self.at(")"):
-                raise self.lexer.error("only casts to integers are supported", (name.span[0], self.peek().span[1]))
+                raise self.lexer.error(
+                    "only casts to integers are supported", (name.span[0], self.peek().span[1])
+                )
             self.next()
             self.enter(token.span)
             operand = self.unary()
@@ -371,7 +388,10 @@ class _Parser:
         outside, self.in_predicate = self.in_predicate, False
         node = self.expression()
         if self.at(","):
-            raise self.lexer.error("tuples are not supported; a map's key may have several parts", (token.span[0], self.peek().span[1]))
+            raise self.lexer.error(
+                "tuples are not supported; a map's key may have several parts",
+                (token.span[0], self.peek().span[1]),
+            )
         self.in_predicate = outside
         self.expect(")")
         return node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from bazaar.model.record import record, replace
 from typing import NoReturn
 
 from bazaar.trace import events, tree
@@ -36,7 +36,7 @@ MOST = 1024  # probes of one program, as bpftrace has it
 _PARAMETER = re.compile(r"\$(\d{1,3})")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbePoint:
     """One place to attach to; ``period`` in nanoseconds, or ``frequency`` in hertz."""
 
@@ -58,7 +58,9 @@ class _Resolver:
     def __init__(self, text: str, point: tree.Point, parameters: Sequence[str]) -> None:
         self.text = text
         self.point = point
-        self.parts = [_PARAMETER.sub(lambda m: _parameter(parameters, m), part) for part in point.parts]
+        self.parts = [
+            _PARAMETER.sub(lambda m: _parameter(parameters, m), part) for part in point.parts
+        ]
         self.name = ":".join(self.parts)
 
     def fail(self, message: str, hint: str | None = None) -> NoReturn:
@@ -121,7 +123,9 @@ class _Resolver:
         if len(parts) == 1 and (found := re.fullmatch(r"(\d+)(s|ms|us|ns|hz)", parts[0])):
             parts = [found[2], found[1]]
         if len(parts) != 2 or parts[0] not in units or not parts[1].isdecimal():
-            self.fail(f"write {kind}:UNIT:NUMBER, unit one of s, ms, us, hz: {kind}:{'s:1' if kind == 'interval' else 'hz:99'}")
+            self.fail(
+                f"write {kind}:UNIT:NUMBER, unit one of s, ms, us, hz: {kind}:{'s:1' if kind == 'interval' else 'hz:99'}"
+            )
         unit, number = parts[0], int(parts[1][:20])
         if number == 0:
             self.fail(f"{kind} needs a number above 0")
@@ -146,7 +150,10 @@ class _Resolver:
             )
         else:
             message = f"{kind} is not supported yet"
-        self.fail(message, f"nearest here: {_near_function(function, leaving=kind in ('kretprobe', 'fexit'))}")
+        self.fail(
+            message,
+            f"nearest here: {_near_function(function, leaving=kind in ('kretprobe', 'fexit'))}",
+        )
 
 
 def _tracepoint(event: Event) -> ProbePoint:
@@ -161,7 +168,9 @@ def _parameter(parameters: Sequence[str], found: re.Match[str]) -> str:
 def _near_function(function: str, *, leaving: bool) -> str:
     """A tracepoint that sees what the kernel function does."""
     word = "sys_exit" if leaving else "sys_enter"
-    stem = re.sub(r"^(__)?(x64_|arm64_|se_)?(vfs_|ksys_|do_sys_|__do_sys_|sys_|do_|__)", "", function)
+    stem = re.sub(
+        r"^(__)?(x64_|arm64_|se_)?(vfs_|ksys_|do_sys_|__do_sys_|sys_|do_|__)", "", function
+    )
     stem = {"open": "openat", "openat2": "openat2", "fork": "clone"}.get(stem, stem)
     for candidate in (stem, stem.split("_", maxsplit=1)[0]):
         if candidate and events.load("syscalls", f"{word}_{candidate}"):

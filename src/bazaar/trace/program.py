@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from bazaar.model.record import record
 
 from bazaar.bpf.asm import Instruction
 from bazaar.bpf.maps import MapSpec, MapType
@@ -29,7 +28,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """One BPF program and the places it is attached to."""
 
@@ -41,7 +40,7 @@ class Plan:
         return self.points[0].kind
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compiled:
     """What ``compile`` gives: nothing of it is in the kernel yet."""
 
@@ -68,7 +67,11 @@ class Compiled:
     @property
     def digest(self) -> str:
         """Equal when maps and events are laid out alike, so that pinned ones can be taken over."""
-        told = repr((self.layouts, self.actions, self.map_specs, [plan.points for plan in self.plans]))
+        import hashlib
+
+        told = repr(
+            (self.layouts, self.actions, self.map_specs, [plan.points for plan in self.plans])
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -103,12 +106,19 @@ def compile(  # noqa: A001 - what it does
         scratch = scratch_map(function)
         if scratch is not None:
             if scratch.value_size > 32768:
-                raise error_at(text, "this clause needs too much memory for its strings", unit.clause.span)
+                raise error_at(
+                    text, "this clause needs too much memory for its strings", unit.clause.span
+                )
             specs[scratch.name] = scratch
         kind = _TYPES[unit.point.kind]
         plans.append(Plan(tuple(unit.points), ProgramSpec(function.name, kind, instructions)))
     return Compiled(
-        text, options, tuple(plans), tuple(lowered.maps.values()), tuple(lowered.actions), tuple(specs.items())
+        text,
+        options,
+        tuple(plans),
+        tuple(lowered.maps.values()),
+        tuple(lowered.actions),
+        tuple(specs.items()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bazaar.model.record import record
 from typing import TYPE_CHECKING, TypeAlias
 
 from bazaar.trace.layout import MapLayout
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Resolve: TypeAlias = Callable[[int], str]  # a cgroup's id → a container's name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Histogram:
     """Counts of hist() or lhist(), by bucket; ``parameters`` are those of the function."""
 
@@ -29,7 +29,7 @@ class Histogram:
         return sum(self.counts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statistics:
     """What avg() and stats() keep."""
 
@@ -47,7 +47,7 @@ class Statistics:
 Value: TypeAlias = int | str | Histogram | Statistics
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One key (its parts; none for a map without keys) and its value."""
 
@@ -55,7 +55,7 @@ class Entry:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapValue:
     """What a map holds, sorted by value, smallest first.
 
@@ -79,7 +79,9 @@ def read(layout: MapLayout, source: Map, resolve: Resolve) -> MapValue:
             entries.append(Entry(decode_key(layout, key, resolve), merge(layout.value, parts)))
     else:
         for key, raw in source.items():
-            entries.append(Entry(decode_key(layout, key, resolve), decode(layout.value, raw, resolve)))
+            entries.append(
+                Entry(decode_key(layout, key, resolve), decode(layout.value, raw, resolve))
+            )
     entries.sort(key=_key_order)
     entries.sort(key=_order)
     kind = layout.value.name if isinstance(layout.value, Aggregate) else _kind(layout.value)
@@ -154,7 +156,10 @@ def _extreme(kind: Aggregate, parts: Sequence[bytes]) -> int:
 def _add(parts: Sequence[bytes]) -> tuple[int, ...]:
     """Word by word, wrapping at 64 bits."""
     form = f"<{len(parts[0]) // 8}Q"
-    return tuple(sum(words) & (1 << 64) - 1 for words in zip(*(struct.unpack(form, part) for part in parts), strict=True))
+    return tuple(
+        sum(words) & (1 << 64) - 1
+        for words in zip(*(struct.unpack(form, part) for part in parts), strict=True)
+    )
 
 
 def _signed(number: int) -> int:

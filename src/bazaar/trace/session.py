@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from bazaar.model.record import record, replace
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -17,7 +17,16 @@ from bazaar.bpf.programs import Program
 from bazaar.bpf.ring_buffer import RingBuffer
 from bazaar.errors import MissingError
 from bazaar.trace import formats, read
-from bazaar.trace.layout import Clear, Exit, MapLayout, PrintEntry, Printf, PrintMap, PrintValue, Time
+from bazaar.trace.layout import (
+    Clear,
+    Exit,
+    MapLayout,
+    PrintEntry,
+    Printf,
+    PrintMap,
+    PrintValue,
+    Time,
+)
 from bazaar.trace.lexer import error_at
 from bazaar.trace.lower import COUNTERS, EVENTS, START
 from bazaar.trace.points import ProbePoint
@@ -27,7 +36,7 @@ from bazaar.trace.read import MapValue, Statistics
 _REFRESH = 1.0  # seconds between looks for new containers
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output:
     """Something a program printed; ``kind`` is printf, time, value, map or entry."""
 
@@ -35,7 +44,7 @@ class Output:
     data: str | int | MapValue
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Losses:
     """What did not arrive: events the buffer had no room for, and keys per full map."""
 
@@ -47,7 +56,7 @@ class Losses:
         return self.events + sum(self.keys.values())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunFigures:
     """What the kernel's statistics say of all programs together, while they are on."""
 
@@ -84,7 +93,10 @@ class Session:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -115,7 +127,9 @@ class Session:
             case PrintValue(kind=kind):
                 yield Output("value", read.decode(kind, payload, self.resolve))
             case PrintMap(map=name, top=top, divisor=divisor):
-                yield Output("map", replace(self._read(self._layouts[name]), top=top, divisor=divisor))
+                yield Output(
+                    "map", replace(self._read(self._layouts[name]), top=top, divisor=divisor)
+                )
             case PrintEntry(map=name):
                 yield from self._entry(self._layouts[name], payload)
             case Clear(map=name, zero=zero):
@@ -134,7 +148,9 @@ class Session:
             yield Output("entry", replace(whole, entries=found))
             return
         value = found[0].value if found else 0
-        yield Output("value", value.average if isinstance(value, Statistics) else cast("int | str", value))
+        yield Output(
+            "value", value.average if isinstance(value, Statistics) else cast("int | str", value)
+        )
 
     def _clear(self, layout: MapLayout, *, zero: bool) -> None:
         source = self.kernel_maps[layout.name]
@@ -178,7 +194,12 @@ class Session:
     def losses(self) -> Losses:
         """What was lost so far, in detail."""
         parts = self.kernel_maps[COUNTERS].lookup_per_cpu(bytes(4)) or []
-        sums = [sum(words) for words in zip(*(struct.unpack(f"<{len(part) // 8}Q", part) for part in parts), strict=True)]
+        sums = [
+            sum(words)
+            for words in zip(
+                *(struct.unpack(f"<{len(part) // 8}Q", part) for part in parts), strict=True
+            )
+        ]
         keys = {layout.name: sums[1 + layout.index] for layout in self.compiled.layouts}
         return Losses(sums[0], {name: count for name, count in keys.items() if count})
 
@@ -237,7 +258,9 @@ def attach(compiled: Compiled, *, ready: Callable[[Session], None] | None = None
         session.programs = [program for _, program in loaded]
         session.ends = [program for plan, program in loaded if plan.kind == "END"]
         if START in maps:
-            maps[START].update(bytes(4), struct.pack("<Q", time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+            maps[START].update(
+                bytes(4), struct.pack("<Q", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            )
         if ready:
             ready(session)
         for plan, program in loaded:

@@ -118,7 +118,9 @@ def _map_object(item: MapValue) -> tuple[str, dict[str, Any]]:
     entries = item.entries[-item.top :] if item.top else item.entries
     if not item.keyed:
         return kind, {item.name: _json_value(item, entries[0].value) if entries else None}
-    return kind, {item.name: {",".join(map(str, one.key)): _json_value(item, one.value) for one in entries}}
+    return kind, {
+        item.name: {",".join(map(str, one.key)): _json_value(item, one.value) for one in entries}
+    }
 
 
 def _json_value(item: MapValue, value: Value) -> Any:
@@ -128,7 +130,11 @@ def _json_value(item: MapValue, value: Value) -> Any:
         average = _divide(value.average, item.divisor)
         if item.kind == "avg":
             return average
-        return {"count": value.count, "average": average, "total": _divide(value.total, item.divisor)}
+        return {
+            "count": value.count,
+            "average": average,
+            "total": _divide(value.total, item.divisor),
+        }
     return _divide(value, item.divisor) if isinstance(value, int) else value
 
 

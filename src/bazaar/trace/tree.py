@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bazaar.model.record import field, record
 from typing import TypeAlias
 
 from bazaar.trace.lexer import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Integer:
     """A whole number as written, without sign."""
 
@@ -19,7 +19,7 @@ class Integer:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class String:
     """A text between quotes, escapes resolved."""
 
@@ -27,7 +27,7 @@ class String:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Positional:
     """``$1``: the program's parameter; number 0 is ``$#``, their count."""
 
@@ -35,7 +35,7 @@ class Positional:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name:
     """A builtin (pid, comm, …)."""
 
@@ -43,7 +43,7 @@ class Name:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable:
     """A scratch variable; ``name`` with its ``$``."""
 
@@ -51,7 +51,7 @@ class Variable:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Map:
     """A map, or one of its values; ``name`` with its ``@``."""
 
@@ -60,7 +60,7 @@ class Map:
     keys: tuple[Expression, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Field:
     """``args.count``, ``args->count``."""
 
@@ -70,7 +70,7 @@ class Field:
     name_span: Span = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Index:
     """``args.argv[0]``."""
 
@@ -79,7 +79,7 @@ class Index:
     index: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """A function call, in an expression or as a statement."""
 
@@ -88,7 +88,7 @@ class Call:
     arguments: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary:
     """``-a ~a !a``."""
 
@@ -97,7 +97,7 @@ class Unary:
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """``++a --a a++ a--``; ``before`` when the operator stands in front."""
 
@@ -107,7 +107,7 @@ class Step:
     before: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary:
     """Two operands and C's operator between them."""
 
@@ -117,7 +117,7 @@ class Binary:
     right: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ternary:
     """``condition ? then : otherwise``."""
 
@@ -127,7 +127,7 @@ class Ternary:
     otherwise: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cast:
     """``(uint8)a``."""
 
@@ -154,7 +154,7 @@ Expression: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assign:
     """``target = value``, or a compound assignment when ``operator`` is not empty."""
 
@@ -164,7 +164,7 @@ class Assign:
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evaluate:
     """An expression as a statement: a call, ``@a++``."""
 
@@ -172,7 +172,7 @@ class Evaluate:
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class If:
     """``if (condition) { … } else { … }``."""
 
@@ -182,7 +182,7 @@ class If:
     otherwise: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unroll:
     """``unroll (n) { … }``: the body, n times."""
 
@@ -191,7 +191,7 @@ class Unroll:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Return:
     """``return``: leaves the clause."""
 
@@ -201,7 +201,7 @@ class Return:
 Statement: TypeAlias = Assign | Evaluate | If | Unroll | Return
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Point:
     """Where a clause is attached: the probe's name, cut at its colons."""
 
@@ -213,7 +213,7 @@ class Point:
         return ":".join(self.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Clause:
     """Probes, an optional predicate, and what is done when they fire."""
 
@@ -223,7 +223,7 @@ class Clause:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """A whole trace program."""
 

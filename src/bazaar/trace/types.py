@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bazaar.model.record import field, record
 from typing import TypeAlias
 
 STRING = 64  # bytes of a string read from memory, its final zero included
 COMM = 16  # TASK_COMM_LEN
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Int:
     """A whole number; kept in 64 bits everywhere. ``neutral``: a literal, of either sign."""
 
@@ -20,7 +20,7 @@ class Int:
         return "int64" if self.signed else "uint64"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """A string of up to ``size`` bytes with its final zero, padded with zeroes behind it."""
 
@@ -35,7 +35,7 @@ class Text:
         return f"string[{self.size}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pointer:
     """An address; ``element`` is what an index into it gives, if that is known."""
 
@@ -47,7 +47,7 @@ class Pointer:
         return "pointer"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Container:
     """A cgroup's id in the kernel, a container's name for people."""
 
@@ -55,7 +55,7 @@ class Container:
         return "container"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Array:
     """An array inside a tracepoint's record."""
 
@@ -67,7 +67,7 @@ class Array:
         return f"{Int(self.signed)}[{self.count}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """``args``: the record of a tracepoint."""
 
@@ -75,7 +75,7 @@ class Record:
         return "args"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nothing:
     """What a call gives that is made for what it does."""
 
@@ -83,7 +83,7 @@ class Nothing:
         return "none"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Aggregate:
     """What count(), hist() and the like keep; ``parameters`` are hist's and lhist's."""
 
