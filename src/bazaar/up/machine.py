@@ -28,10 +28,7 @@ def prepare(wanted: ResolvedBazaar, progress: Callable[[str], None]) -> list[str
 
     Raises MissingError when services cannot run at all.
     """
-    layers = ["run", "site"]
-    layers += ["trace"] if wanted.probes else []
-    layers += ["shield"] if wanted.shield else []
-    left = doctor.ensure(doctor.needs(layers), progress)
+    left = doctor.ensure(doctor.for_bazaar(wanted), progress)
     return [
         f"{need.name} ({need.purpose}): {need.found or 'not there'}; {need.remedy}" for need in left
     ]
