@@ -36,7 +36,10 @@ def schema() -> dict[str, Any]:
             "sites": _by_name("Where services run, by name; one local site by default.", site),
             "services": _by_name("What runs, by name.", {"$ref": "#/$defs/Service"}),
             "probes": _by_name("Trace programs that stay attached, by name.", probe),
-            "shield": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Shield"}]},
+            "shield": _described(
+                "Guards the front door against floods; without it nothing does.",
+                {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Shield"}]},
+            ),
         },
         "required": ["bazaar"],
         "additionalProperties": False,
