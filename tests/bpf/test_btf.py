@@ -19,7 +19,17 @@ from hypothesis import strategies as st
 from bazaar.bpf import btf, btf_index
 from bazaar.bpf.btf import Btf, Kind
 from bazaar.bpf.btf_builder import BtfBuilder
-from bazaar.bpf.btf_types import Array, Enum, FuncProto, Int, Qualifier, Struct, Typedef, Var
+from bazaar.bpf.btf_types import (
+    Array,
+    Enum,
+    FuncProto,
+    Int,
+    Parameter,
+    Qualifier,
+    Struct,
+    Typedef,
+    Var,
+)
 from bazaar.errors import BtfError
 from bazaar.host import paths
 from tests.bpf import kernel
@@ -78,7 +88,9 @@ def test_kinds_by_hand() -> None:
     assert types.resolve(alias) == types.type(number)
     assert types.type(enum) == Enum(enum, "answer", 4, True, (("NO", -1), ("YES", 1)))
     assert types.type(wide) == Enum(wide, "wide", 8, False, (("BIG", 1 << 32 | 5),))
-    assert types.type(proto) == FuncProto(proto, number, (("a", pointer), ("", 0)))
+    assert types.type(proto) == FuncProto(
+        proto, number, (Parameter("a", pointer), Parameter("", 0))
+    )
     assert types.type(variable) == Var(variable, "v", array, 1)
     assert types.find("f", Kind.FUNC) == function
     assert [types.size(one) for one in (number, pointer, array, alias, wide, variable)] == [

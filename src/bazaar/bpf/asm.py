@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from bazaar.bpf import helpers
 from bazaar.bpf import opcodes as op
 from bazaar.bpf.opcodes import Alu, Atomic, Jump, Size
 from bazaar.errors import CompileError
+from bazaar.model.record import record, replace
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = range(11)
 # Frame pointer: the stack is the 512 bytes below it.
@@ -24,7 +24,7 @@ _PACK = struct.Struct("<BBhi").pack
 _UNPACK = struct.Struct("<BBhi").unpack_from
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SourceLine:
     """The user's line an instruction was made from; ``line`` and ``column`` count from 1."""
 
@@ -34,7 +34,7 @@ class SourceLine:
     column: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Instruction:
     """One instruction; what is symbolic is resolved by ``assemble``.
 

@@ -1,15 +1,14 @@
 """BTF's kinds of types, as the kernel's Documentation/bpf/btf.rst defines them.
 
 A type refers to others by number; number 0 is ``void``. Offsets of members are bits.
-
-Named tuples where the names allow it: twenty dataclasses cost a tracer 7 ms of its start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from bazaar.model.record import record
 
 
 class Kind(IntEnum):
@@ -37,12 +36,14 @@ class Kind(IntEnum):
     ENUM64 = 19
 
 
-class Void(NamedTuple):
+@record
+class Void:
     id: int = 0
     name: str = "void"
 
 
-class Int(NamedTuple):
+@record
+class Int:
     """``size`` bytes, of which ``bits`` count from bit ``offset`` (bitfields of old compilers)."""
 
     id: int
@@ -55,19 +56,21 @@ class Int(NamedTuple):
     offset: int
 
 
-class Float(NamedTuple):
+@record
+class Float:
     id: int
     name: str
     size: int
 
 
-class Ptr(NamedTuple):
+@record
+class Ptr:
     id: int
     target: int
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Array:
     id: int
     element: int
@@ -76,7 +79,8 @@ class Array:
     name: str = ""
 
 
-class Member(NamedTuple):
+@record
+class Member:
     """``offset`` in bits from the struct's start; ``bits`` is the width of a bitfield, else 0."""
 
     name: str
@@ -85,7 +89,8 @@ class Member(NamedTuple):
     bits: int
 
 
-class Struct(NamedTuple):
+@record
+class Struct:
     """A struct or, with ``union``, a union; ``name`` is "" for an anonymous one."""
 
     id: int
@@ -95,7 +100,8 @@ class Struct(NamedTuple):
     union: bool
 
 
-class Enum(NamedTuple):
+@record
+class Enum:
     id: int
     name: str
     size: int
@@ -103,7 +109,8 @@ class Enum(NamedTuple):
     values: tuple[tuple[str, int], ...]
 
 
-class Forward(NamedTuple):
+@record
+class Forward:
     """A struct or union that is named and nowhere described."""
 
     id: int
@@ -111,13 +118,15 @@ class Forward(NamedTuple):
     union: bool
 
 
-class Typedef(NamedTuple):
+@record
+class Typedef:
     id: int
     name: str
     target: int
 
 
-class Qualifier(NamedTuple):
+@record
+class Qualifier:
     """``const``, ``volatile``, ``restrict``, or an attribute (``kind`` TYPE_TAG, in ``name``)."""
 
     id: int
@@ -126,7 +135,8 @@ class Qualifier(NamedTuple):
     name: str = ""
 
 
-class Func(NamedTuple):
+@record
+class Func:
     """A function; ``proto`` is its FuncProto. Linkage: 0 static, 1 global, 2 extern."""
 
     id: int
@@ -135,12 +145,14 @@ class Func(NamedTuple):
     linkage: int
 
 
-class Parameter(NamedTuple):
+@record
+class Parameter:
     name: str
     type: int
 
 
-class FuncProto(NamedTuple):
+@record
+class FuncProto:
     """Result and parameters; a last parameter of type 0 stands for ``...``."""
 
     id: int
@@ -149,14 +161,16 @@ class FuncProto(NamedTuple):
     name: str = ""
 
 
-class Var(NamedTuple):
+@record
+class Var:
     id: int
     name: str
     type: int
     linkage: int
 
 
-class Datasec(NamedTuple):
+@record
+class Datasec:
     """A section: its variables as (type, offset in bytes, size in bytes)."""
 
     id: int
@@ -165,7 +179,8 @@ class Datasec(NamedTuple):
     variables: tuple[tuple[int, int, int], ...]
 
 
-class DeclTag(NamedTuple):
+@record
+class DeclTag:
     """An attribute of a type, or of its member or parameter number ``component`` (-1: itself)."""
 
     id: int
@@ -180,7 +195,8 @@ Type: TypeAlias = (
 )  # fmt: skip
 
 
-class Field(NamedTuple):
+@record
+class Field:
     """Where a member lies in a struct, with those it is nested in counted in.
 
     ``offset`` and ``bits`` are bits; ``bits`` is 0 for what is no bitfield.

@@ -10,7 +10,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
@@ -19,6 +18,7 @@ from bazaar.bpf.perf import Software
 from bazaar.bpf.programs import AttachType, Program
 from bazaar.bpf.syscall import Command, Descriptor, address, buffer
 from bazaar.errors import BtfError, KernelError, MissingError, UsageError
+from bazaar.model.record import record
 
 _IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
 _TYPES = (
@@ -35,7 +35,7 @@ class XdpMode(IntEnum):
     OFFLOAD = 1 << 3  # on the network card
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkInfo:
     """What the kernel says of a link. ``ifindex`` is 0 when the interface is gone (or none)."""
 

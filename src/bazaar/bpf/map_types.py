@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+
+from bazaar.model.record import record
 
 
 class MapType(IntEnum):
@@ -81,7 +82,7 @@ STORAGE = frozenset(
 NAME_LENGTH = 15
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapSpec:
     """The blueprint of a map; sizes are bytes.
 

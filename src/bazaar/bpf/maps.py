@@ -12,7 +12,6 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 
 from bazaar.bpf import pins, syscall
 from bazaar.bpf.map_elements import Elements
@@ -31,6 +30,7 @@ from bazaar.bpf.map_types import (
 )
 from bazaar.bpf.syscall import Command, Descriptor, address, buffer
 from bazaar.errors import KernelError, UsageError
+from bazaar.model.record import replace
 
 __all__ = [
     "ANY", "EXIST", "NOEXIST", "Map", "MapFlag", "MapSpec", "MapType", "create", "from_fd",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno as errors
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bazaar.bpf import pins, syscall
@@ -21,6 +20,7 @@ from bazaar.bpf.program_types import (
 )
 from bazaar.bpf.syscall import Command, Descriptor, address, buffer
 from bazaar.errors import KernelError, VerifierError
+from bazaar.model.record import record
 
 if TYPE_CHECKING:
     from bazaar.bpf.maps import Map
@@ -37,7 +37,7 @@ _LOG_LIMIT = 1 << 26
 _TRUE_SIZE = 140
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgramSpec:
     """The blueprint of a program; ``instructions`` carry their source lines.
 
@@ -54,7 +54,7 @@ class ProgramSpec:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunResult:
     """What a test run gave: the return value, nanoseconds a run on average, the packet and the
     context as the program left them."""
@@ -65,7 +65,7 @@ class RunResult:
     context: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgramInfo:
     """What the kernel says of a program; ``run_ns`` and ``runs`` count while statistics are on."""
 
@@ -79,7 +79,7 @@ class ProgramInfo:
     verified_instructions: int
     translated_bytes: int
     compiled_bytes: int
-    map_ids: tuple[int, ...] = field(default=())
+    map_ids: tuple[int, ...] = ()
 
 
 def load(spec: ProgramSpec, maps: Mapping[str, Map] | None = None) -> Program:

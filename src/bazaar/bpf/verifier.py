@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bazaar.bpf.asm import Instruction, SourceLine, positions
+from bazaar.model.record import record
 
 _INSTRUCTION = re.compile(r"^(\d+): \(([0-9a-f]{2})\) ?(.*)")
 _STATE = re.compile(
@@ -116,7 +116,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refusal:
     """Why a program was refused: the slot of the instruction (-1: none is named), the source
     line it came from, the kernel's telling line, and a plain sentence ("" when none is known)."""
