@@ -17,6 +17,12 @@ def main() -> int:
         code = fast(sys.argv[2:])
         if code is not None:
             return code
+    if sys.argv[1:2] == ["run"]:
+        from bazaar.cli.run_request import fast
+
+        code = fast(sys.argv[2:])
+        if code is not None:
+            return code
     from bazaar.cli.main import main as command_line
 
     return command_line()

@@ -25,7 +25,8 @@ class Request:
     interactive: bool = False
     tty: bool = False
     detach: bool = False
-    remove: bool = True
+    remove: bool = False
+    keep: bool = False
     name: str | None = None
     volumes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
@@ -43,6 +44,25 @@ class Request:
     network: str = "bridge"
     read_only: bool = False
     pull: str = "missing"
+
+
+def fast(words: list[str]) -> int | None:
+    """Run a well-formed command line without click; None for one click should judge."""
+    from bazaar.cli.run_options import quick
+    from bazaar.errors import BazaarError
+
+    given = quick(words)
+    if given is None:
+        return None
+    try:
+        return execute(Request(**given))
+    except BazaarError as error:
+        from bazaar.cli.main import print_error
+
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 def execute(request: Request) -> int:
@@ -78,7 +98,7 @@ def execute(request: Request) -> int:
             terminal=request.tty,
         )
         return _run(spec, request)
-    except EngineError:
+    except (EngineError, UsageError):
         raise
     except BazaarError as error:
         # As docker: whatever keeps the container from being started is 125.
@@ -133,7 +153,7 @@ def _run(spec: ContainerSpec, request: Request) -> int:
     from bazaar.run import interactive
 
     try:
-        return interactive.foreground(spec, stdin=request.interactive, remove=request.remove)
+        return interactive.foreground(spec, stdin=request.interactive, remove=not request.keep)
     finally:
         if disconnect is not None:
             disconnect(spec.id)

@@ -17,9 +17,7 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -181,6 +179,8 @@ def start(spec: ContainerSpec) -> ContainerState:
     Raises EngineError, with docker's exit codes, when it could not be; nothing is left then.
     """
     asked = prepare(spec)
+    import subprocess
+
     ready, report = os.pipe2(os.O_CLOEXEC)
     source = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-I", "-S", "-c", _SHIM, asked.folder, str(report), source]
@@ -240,13 +240,15 @@ def state(container: str) -> ContainerState | None:
     running, status, code = _process(place), "stopped", None
     started = 0.0
     if record := launch.load(place, "process.json"):
-        started = float(record.get("started_at", 0))
+        started = float(record.get("started_at") or 0)
     if running is not None:
         status = "running"
     elif ended := launch.load(place, "exit.json"):
-        code = int(ended["code"])
-    elif not started and _same_boot(about) and (_creating(place, about)):
+        code = int(ended.get("code", 137))
+    elif not started and _same_boot(about) and _creating(place, about):
         status = "created"
+    elif (running := _stray(container)) is not None:
+        status = "running"
     return ContainerState(
         id=container,
         name=str(about.get("name", container)),
@@ -281,16 +283,20 @@ def _shim(place: Path) -> processes.Identity | None:
     return _recorded(place, "shim", "shim_start")
 
 
+def _stray(container: str) -> processes.Identity | None:
+    """A process of a container nobody could record: whoever started it was killed just then."""
+    found = (processes.identify(pid) for pid in cgroups.processes(container))
+    return next((identity for identity in found if identity is not None), None)
+
+
 def _recorded(place: Path, pid: str, start: str) -> processes.Identity | None:
     record = launch.load(place, "process.json")
     if record is None or not _same_boot(record):
         return None
     try:
         identity = processes.Identity(int(record[pid]), int(record[start]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"{place}/process.json is not what was written", hint="bazaar rm -f it"
-        ) from error
+    except (KeyError, TypeError, ValueError):
+        return None  # cut short; the control group still tells what runs
     return identity if processes.alive(identity) else None
 
 
@@ -364,7 +370,7 @@ def stop(container: str, timeout: float = 10.0) -> int | None:
     Returns its exit code, None when it did not run at all. Raises EngineError when it stays.
     """
     place = folder(container)
-    identity = _process(place)
+    identity = _process(place) or _stray(container)
     asked = launch.read(place)
     if identity is not None:
         number = asked.stop_signal if asked else signal.SIGTERM
@@ -402,15 +408,21 @@ def remove(container: str, *, force: bool = False, timeout: float = 10.0) -> Non
     discard(container)
 
 
-def discard(container: str) -> None:
-    """Clear away whatever there is of a container, however far it came."""
+def discard(container: str, *, settled: bool = False) -> None:
+    """Clear away whatever there is of a container, however far it came.
+
+    ``settled``: the engine knows nothing of it any more, only files are left.
+    """
     place = folder(container)
-    asked = launch.read(place)
+    asked = None if settled else launch.read(place)
     if asked is not None and (place / "engine.log").exists():
         launch.settle(asked, parent=False)
+    launch.kill_all(container)
     cgroups.remove(container)
     if place.exists():
         rootfs.unmount(place)
+        import shutil
+
         shutil.rmtree(place, ignore_errors=True)
     if place.exists():
         raise StateError(f"{place} cannot be removed", hint="see what holds it: findmnt, fuser -vm")

@@ -46,7 +46,7 @@ def foreground(spec: ContainerSpec, *, stdin: bool = False, remove: bool = True)
         containers.discard(spec.id)
         raise
     if remove:
-        containers.remove(spec.id)
+        containers.discard(spec.id, settled=True)
     return code
 
 

@@ -182,15 +182,26 @@ def settle(launch: Launch, *, parent: bool) -> None:
         os.waitpid(child, 0)
     finally:
         os.close(null)
-    for pid in cgroups.processes(launch.id):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)
+    kill_all(launch.id)
     if parent:
         _reap_rest()
     cgroups.remove(launch.id)
     from bazaar.host import mounts
 
     mounts.unmount_below(Path(launch.folder))
+
+
+def kill_all(container: str, timeout: float = 5.0) -> bool:
+    """Kill what is still in a container's control groups; False when something stays."""
+    deadline = time.monotonic() + timeout
+    while pids := cgroups.processes(container):
+        if time.monotonic() > deadline:
+            return False
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        time.sleep(0.005)
+    return True
 
 
 def _reap_rest(timeout: float = 2.0) -> None:

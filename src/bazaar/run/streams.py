@@ -7,18 +7,11 @@ its own in a file it is given and would write over what others append to it.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import os
-import select
 import signal
-import socket
 import stat
-import struct
-import termios
 import threading
-import tty
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -108,6 +101,8 @@ class Terminal:
     """
 
     def __init__(self, folder: Path, name: str = "console") -> None:
+        import socket
+
         # The path of a socket has to be short; the folder's may not be.
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.path = folder / name
@@ -122,6 +117,12 @@ class Terminal:
 
     def receive(self, timeout: float = 10.0) -> None:
         """Take the terminal the engine hands over, and carry."""
+        import array
+        import socket
+        import struct
+        import termios
+        import tty
+
         self._socket.settimeout(timeout)
         connection, _ = self._socket.accept()
         with connection:
@@ -154,6 +155,9 @@ class Terminal:
 
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""
+        import fcntl
+        import termios
+
         with contextlib.suppress(OSError):
             size = fcntl.ioctl(1 if os.isatty(1) else 0, termios.TIOCGWINSZ, b"\0" * 8)
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
@@ -167,15 +171,10 @@ class Terminal:
     def close(self) -> None:
         """Restore the caller's terminal and let the socket go."""
         if self._saved is not None:
+            import termios
+
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
             self._saved = None
         self._socket.close()
         self.path.unlink(missing_ok=True)
         os.close(self._folder)
-
-
-def readable(descriptor: int, timeout: float) -> bool:
-    """Whether there is something to read, or an end, within ``timeout`` seconds."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,8 @@ def candidates() -> Iterator[Path]:
     if chosen := os.environ.get("BAZAAR_RUNSC"):
         yield Path(chosen)
         return
+    import shutil
+
     if installed := shutil.which("runsc"):
         yield Path(installed)
     folder = paths.cache() / "bin"

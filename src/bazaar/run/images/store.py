@@ -7,16 +7,14 @@ layers/NAME/        one unpacked layer; appears by rename, so it is whole or not
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import os
-import shutil
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from bazaar.errors import ImageError, StateError
-from bazaar.host import files, paths
+from bazaar.errors import ImageError
+from bazaar.host import paths
 from bazaar.model.container import Image, ImageConfig
 
 
@@ -26,14 +24,26 @@ def layers() -> Path:
 
 
 def _record(reference: str) -> Path:
-    return paths.cache() / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"
+    name = "".join(
+        one if one.isascii() and (one.isalnum() or one in "-_=") else f"%{ord(one):x}."
+        for one in reference
+    )
+    if len(name) > 200:
+        import hashlib
+
+        name = hashlib.sha256(reference.encode()).hexdigest()
+    return paths.cache() / "images" / f"{name}.json"
 
 
 def find(reference: str) -> Image | None:
     """The image remembered under ``reference``, when all its layers are there."""
+    return _image(_read(_record(reference)), reference)
+
+
+def _read(path: Path) -> Any:
     try:
-        return _image(files.read_json(_record(reference)), reference)
-    except StateError:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
         return None  # it can be made again
 
 
@@ -73,6 +83,8 @@ def remember(image: Image) -> None:
         "size": image.size,
         "config": {name: getattr(config, name) for name in ImageConfig.__dataclass_fields__},
     }
+    from bazaar.host import files
+
     files.write_json(_record(image.reference), value, 0o644)
 
 
@@ -81,14 +93,15 @@ def listing() -> list[Image]:
     found: list[Image] = []
     folder = paths.cache() / "images"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        with contextlib.suppress(StateError):
-            if image := _image(files.read_json(path)):
-                found.append(image)
+        if image := _image(_read(path)):
+            found.append(image)
     return sorted(found, key=lambda image: image.reference)
 
 
 def forget(reference: str) -> bool:
     """Drop a record and the layers that no other has."""
+    import shutil
+
     image = find(reference)
     if image is None:
         return False
@@ -108,6 +121,9 @@ def forget(reference: str) -> bool:
 @contextlib.contextmanager
 def building() -> Generator[Path]:
     """A folder beside the layers to build one in; gone afterwards, with mounts left in it."""
+    import shutil
+    import tempfile
+
     folder = layers()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
@@ -143,6 +159,8 @@ def size(folder: Path) -> int:
 
 def no_space(what: str) -> ImageError:
     """The error of a full disk, naming where it is full."""
+    import shutil
+
     folder = paths.cache()
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return ImageError(
