@@ -125,6 +125,28 @@ def test_what_services_can_do_without_is_told(row):
     assert [need.name for need in left] == ["bz-none"]
 
 
+def test_what_cannot_be_installed_is_told_before_anything_is(monkeypatch):
+    def install(*_: object) -> None:
+        raise AssertionError("nothing may be installed")
+
+    monkeypatch.setattr(packages, "install", install)
+    kernel = doctor.Need("veth", "kernel", ("run",), "links", False, "no", "get veth", None, True)
+    program = doctor.Need("ip", "program", ("run",), "x", False, "", "get ip", "iproute2", True)
+    with pytest.raises(MissingError, match=r"lacks veth \(links\): no") as caught:
+        doctor.ensure([program, kernel], lambda _: None)
+    assert caught.value.hint == "get veth"
+
+
+@root
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_package_that_cannot_be_had_is_told_in_apts_words(row, monkeypatch):
+    row(essential=True)
+    monkeypatch.setattr(packages, "installable", lambda: True)
+    with pytest.raises(MissingError, match="Unable to locate package bz-no-package"):
+        doctor.ensure(doctor.needs({"site"}), lambda _: None)
+
+
 def test_nothing_missing_is_nothing_done():
     there = [need for need in doctor.needs() if need.present]
     said: list[str] = []

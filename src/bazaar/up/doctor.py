@@ -102,27 +102,35 @@ def ensure(found: Sequence[Need], progress: Progress) -> list[Need]:
     """Get what can be got of what is missing; what is missing still, none of it essential.
 
     All packages come by one call of apt. Raises MissingError that names every essential need
-    which is not there and how to get it; nothing was changed then but packages installed.
+    which is not there and how to get it. What nothing can be done about (privileges, the
+    kernel) is told before anything is installed.
     """
     lacking = missing(found)
-    if not lacking:
-        return []
+    _refuse([need for need in lacking if need.kind in ("privilege", "kernel")])
+    problems: dict[str, str] = {}
     wanted = list(dict.fromkeys(need.package for need in lacking if need.package))
     if wanted and packages.installable():
-        packages.install(wanted, progress)
-    problems: dict[str, str] = {}
+        try:
+            packages.install(wanted, progress)
+        except BazaarError as error:
+            # Whether that matters is seen by what is missing afterwards.
+            problems = {need.name: error.message for need in lacking if need.package}
     for need in lacking:
-        if need.kind == "engine" and need.package is None:
+        if need.kind == "engine":
             problems |= _get_engine(need.name, progress)
-    left = missing(_same(found))
+    left = missing(_same(found)) if lacking else []
     left = [replace(need, found=problems.get(need.name, need.found)) for need in left]
-    if hard := [need for need in left if need.essential]:
-        lines = [f"{need.name} ({need.purpose}): {need.found or 'missing'}" for need in hard]
-        remedies = dict.fromkeys(need.remedy for need in hard if need.remedy)
-        raise MissingError(
-            f"this machine lacks {'; '.join(lines)}", hint="\n".join(remedies) or None
-        )
+    _refuse(left)
     return left
+
+
+def _refuse(lacking: Iterable[Need]) -> None:
+    hard = [need for need in lacking if need.essential]
+    if not hard:
+        return
+    lines = [f"{need.name} ({need.purpose}): {need.found or 'missing'}" for need in hard]
+    remedies = dict.fromkeys(need.remedy for need in hard if need.remedy)
+    raise MissingError(f"this machine lacks {'; '.join(lines)}", hint="\n".join(remedies) or None)
 
 
 def _same(found: Sequence[Need]) -> list[Need]:
