@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,8 +142,14 @@ def start(flood: Flood) -> Generator[Running]:
         process.communicate()
 
 
-def send(flood: Flood, stop: threading.Event | None = None) -> Sent:
+def send(
+    flood: Flood,
+    stop: threading.Event | None = None,
+    flowing: Callable[[], None] = lambda: None,
+) -> Sent:
     """Send the flood from this process; returns at its end, or soon after ``stop`` is set.
+
+    ``flowing`` is called when everything is ready and the first frames go out.
 
     Raises UsageError for an interface that is no veth, KernelError where the kernel refuses.
     """
@@ -154,13 +160,16 @@ def send(flood: Flood, stop: threading.Event | None = None) -> Sent:
         )
     # The kernel runs live frames only where the receive queue can take XDP: with this on.
     devices.receive_offload(flood.interface, True, flood.namespace)
-    return _Sender(flood, stop or threading.Event()).run()
+    return _Sender(flood, stop or threading.Event(), flowing).run()
 
 
 class _Sender:
-    def __init__(self, flood: Flood, stop: threading.Event) -> None:
+    def __init__(self, flood: Flood, stop: threading.Event, flowing: Callable[[], None]) -> None:
         self.flood = flood
         self.stop = stop
+        self.flowing = flowing
+        self.began = 0.0
+        self.ready = threading.Barrier(_THREADS, self._begin)
         self.sent = [0] * _THREADS
         self.problem: Exception | None = None
         self.index = devices.index(flood.interface, flood.namespace)
@@ -181,32 +190,39 @@ class _Sender:
         # A flood from outside does not wait until the machine has time for it.
         with contextlib.suppress(PermissionError):
             os.nice(-15)
-        began = time.monotonic()
-        threads = [threading.Thread(target=self._turns, args=(i, began)) for i in range(_THREADS)]
+        threads = [threading.Thread(target=self._turns, args=[i]) for i in range(_THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         if self.problem:
             raise self.problem
-        return Sent(sum(self.sent), time.monotonic() - began)
+        return Sent(sum(self.sent), time.monotonic() - self.began)
 
-    def _turns(self, number: int, began: float) -> None:
+    def _begin(self) -> None:
+        self.began = time.monotonic()
+        self.flowing()
+
+    def _turns(self, number: int) -> None:
         try:
             with namespaces.enter(self.flood.namespace), _program(self) as program:
+                self.ready.wait(_START_TIMEOUT)
                 # A quarter of the turn apart, so that the bursts do not fall together.
                 self.stop.wait(0.006 * number)
-                self._send(number, began, program)
+                self._send(number, program)
+        except threading.BrokenBarrierError:
+            return  # another thread has the reason
         except Exception as error:
             self.problem = error
             self.stop.set()
+            self.ready.abort()
 
-    def _send(self, number: int, began: float, program: Any) -> None:
+    def _send(self, number: int, program: Any) -> None:
         flood = self.flood
         rate, bound = flood.rate / _THREADS, flood.packets // _THREADS
         given_up = 0
         while not self.stop.is_set() and self.sent[number] < bound:
-            elapsed = time.monotonic() - began
+            elapsed = time.monotonic() - self.began
             if elapsed >= flood.seconds:
                 return
             due = int(elapsed * rate) - self.sent[number] - given_up
@@ -293,8 +309,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, end)
     try:
         flood = Flood(**json.loads(sys.argv[1]))
-        answer(flowing=True)
-        sent = send(flood, stop)
+        sent = send(flood, stop, lambda: answer(flowing=True))
     except BazaarError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
