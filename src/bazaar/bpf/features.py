@@ -146,13 +146,16 @@ def have_fentry() -> bool:
     """Programs on the entry of kernel functions (needs the kernel's trampolines)."""
     from bazaar.bpf import btf
 
-    try:
-        target = btf.kernel().find("do_nanosleep", btf.Kind.FUNC)
-        kind, attach = ProgramType.TRACING, AttachType.TRACE_FENTRY
-        with _load(kind, attach=attach, target=target) as program, links.tp_btf(program):
-            return True
-    except BazaarError:
-        return False
+    kind, attach = ProgramType.TRACING, AttachType.TRACE_FENTRY
+    # Two that nearly every kernel has; the first is there to be probed.
+    for name in ("bpf_fentry_test1", "do_nanosleep"):
+        try:
+            target = btf.kernel().find(name, btf.Kind.FUNC)
+            with _load(kind, attach=attach, target=target) as program, links.tp_btf(program):
+                return True
+        except BazaarError:
+            continue
+    return False
 
 
 @cache

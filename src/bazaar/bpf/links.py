@@ -49,7 +49,8 @@ class Link(Descriptor):
     """A program attached to something until the last descriptor or pin of the link is gone."""
 
     def info(self) -> LinkInfo:
-        """What the kernel says of it; MissingError for one too old to know links of this kind."""
+        """What the kernel says of it; KernelError where the kernel holds no link (before 5.15
+        a perf event's own descriptor)."""
         place = buffer(64)
         attributes = bytearray(struct.pack("<IIQ", self.fd, len(place), address(place)))
         syscall.bpf(Command.OBJ_GET_INFO_BY_FD, attributes, "cannot read a link's description")
@@ -175,7 +176,7 @@ def perf_event(
         raise UsageError("a perf event takes either a period or a frequency")
     links: list[Link] = []
     try:
-        for cpu in online_or(cpus):
+        for cpu in _online_or(cpus):
             event = perf.software(kind, cpu=cpu, pid=pid, period=period, frequency=frequency)
             links.append(_on_event(program, event, f"{kind.name.lower()} on CPU {cpu}"))
     except BaseException:
@@ -194,7 +195,7 @@ def interval(program: Program, period_ns: int) -> LinkGroup:
     return perf_event(program, Software.CPU_CLOCK, period=period_ns, cpus=perf.online_cpus()[:1])
 
 
-def online_or(cpus: Iterable[int] | None) -> list[int]:
+def _online_or(cpus: Iterable[int] | None) -> list[int]:
     """The CPUs named, or all that are online."""
     return perf.online_cpus() if cpus is None else list(cpus)
 
