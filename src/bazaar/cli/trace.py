@@ -40,7 +40,7 @@ from bazaar.errors import UsageError
     help="List tracepoints, as in 'tracepoint:sched:*'.",
 )
 @output_option
-def command(  # noqa: PLR0913 - the options
+def command(
     words: tuple[str, ...],
     text: str | None,
     command_line: str | None,

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
-from bazaar.model.record import record
 from typing import TYPE_CHECKING
 
 from bazaar.errors import BazaarError, UsageError
+from bazaar.model.record import record
 
 if TYPE_CHECKING:
     from bazaar.trace import Output, Session

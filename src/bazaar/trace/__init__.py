@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bazaar.trace.pinned import adopt, pin, remove
+    from bazaar.trace.pinned import adopt, pause, pin, remove, resume
     from bazaar.trace.program import Compiled, compile
     from bazaar.trace.session import Losses, Output, RunFigures, Session, attach
 
@@ -23,11 +23,14 @@ _PLACES = {
     "Session": "session",
     "attach": "session",
     "adopt": "pinned",
+    "pause": "pinned",
     "pin": "pinned",
+    "resume": "pinned",
     "remove": "pinned",
 }
 __all__ = [
-    "Compiled", "Losses", "Output", "RunFigures", "Session", "adopt", "attach", "compile", "pin", "remove",
+    "Compiled", "Losses", "Output", "RunFigures", "Session", "adopt", "attach", "compile", "pause", "pin", "remove",
+    "resume",
 ]  # fmt: skip
 
 

@@ -33,9 +33,7 @@ CALLS = {
     "exit": (0, 1), "time": (0, 1), "str": (1, 2), "strncmp": (3, 3), "has_key": (2, 9),
 }  # fmt: skip
 _NOT_YET = frozenset(
-    "join buf ksym usym kaddr uaddr kstack ustack cat system ntop pton reg cgroupid strftime signal "
-    "macaddr bswap skboutput strerror override path len strcontains cgroup_path sizeof offsetof "
-    "nsecs kptr uptr errorf warnf assert unwatch skb_output tseries getopt syscall_name socket_cookie".split()
+    ["join", "buf", "ksym", "usym", "kaddr", "uaddr", "kstack", "ustack", "cat", "system", "ntop", "pton", "reg", "cgroupid", "strftime", "signal", "macaddr", "bswap", "skboutput", "strerror", "override", "path", "len", "strcontains", "cgroup_path", "sizeof", "offsetof", "nsecs", "kptr", "uptr", "errorf", "warnf", "assert", "unwatch", "skb_output", "tseries", "getopt", "syscall_name", "socket_cookie"]
 )
 MOST_BUCKETS = 1000  # of lhist(), as bpftrace has it
 LONGEST = 1024  # bytes str() reads at most where it is told how many

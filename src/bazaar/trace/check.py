@@ -7,9 +7,9 @@ reports what is still unknown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from bazaar.model.record import record
 from typing import NoReturn
 
+from bazaar.model.record import record
 from bazaar.trace import builtins, points, tree
 from bazaar.trace.calls import AGGREGATES, check_aggregate, check_call
 from bazaar.trace.lexer import Span, error_at

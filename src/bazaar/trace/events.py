@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from bazaar.model.record import record
 
 from bazaar.errors import BazaarError
+from bazaar.model.record import record
 from bazaar.trace.types import STRING, Array, Int, Pointer, Text, Type
 
 _FIELD = re.compile(
@@ -15,8 +15,7 @@ _FIELD = re.compile(
 )
 _ARRAY = re.compile(r"^(?P<type>.*?)\s*(?P<name>\w+)\[(?P<count>\w*)\]$")
 _SIGNED = frozenset(
-    "int long short s8 s16 s32 s64 __s8 __s16 __s32 __s64 pid_t loff_t off_t ssize_t clockid_t timer_t key_t "
-    "time_t mqd_t rwf_t key_serial_t".split()
+    ["int", "long", "short", "s8", "s16", "s32", "s64", "__s8", "__s16", "__s32", "__s64", "pid_t", "loff_t", "off_t", "ssize_t", "clockid_t", "timer_t", "key_t", "time_t", "mqd_t", "rwf_t", "key_serial_t"]
 )
 _SAFE = re.compile(r"[A-Za-z0-9_\-]+")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
 from bazaar.model.record import record
 
 _SPECIFIER = re.compile(

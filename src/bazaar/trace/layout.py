@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bazaar.model.record import record
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from bazaar.model.record import record
 from bazaar.trace.formats import Specifier
 from bazaar.trace.types import Aggregate, Stored, room
 

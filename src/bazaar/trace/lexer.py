@@ -7,9 +7,9 @@ program they stand, so the parser asks for what it expects: ``token()`` or ``pro
 from __future__ import annotations
 
 import re
-from bazaar.model.record import record
 
 from bazaar.errors import TraceError
+from bazaar.model.record import record
 
 Span = tuple[int, int]  # offsets of the first character and of the one after the last
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from bazaar.model.record import record
 from typing import cast
 
 from bazaar.bpf.asm import SourceLine
 from bazaar.bpf.builder import Builder
 from bazaar.bpf.ir import Function, MapRef, Memory, Operand, Reg
+from bazaar.model.record import record
 from bazaar.trace import calls, formats, tree
 from bazaar.trace.builtins import parameter
 from bazaar.trace.check import Checked, Unit

@@ -17,7 +17,7 @@ from bazaar.bpf.maps import Map
 from bazaar.errors import StateError
 from bazaar.host import files
 from bazaar.trace.program import compile
-from bazaar.trace.session import Session
+from bazaar.trace.session import Session, link
 
 _VERSION = 1
 
@@ -32,8 +32,7 @@ def pin(session: Session, directory: str, description: Path) -> None:
         item.pin(f"{directory}/maps/{number}")
     for number, program in enumerate(session.programs):
         program.pin(f"{directory}/programs/{number}")
-    for number, link in enumerate(session.links):
-        link.pin(f"{directory}/links/{number}")
+    _pin_links(session, directory)
     options = session.compiled.options
     files.write_json(
         description,
@@ -49,6 +48,25 @@ def pin(session: Session, directory: str, description: Path) -> None:
             "containers": {str(number): name for number, name in session.names.known.items()},
         },
     )
+
+
+def pause(session: Session, directory: str) -> None:
+    """Hear no more events; maps keep what they hold, and `resume` goes on."""
+    pins.remove_all(f"{directory}/links")
+    for attached in session.links:
+        attached.close()
+    session.links.clear()
+
+
+def resume(session: Session, directory: str) -> None:
+    """Attach again what was paused."""
+    link(session)
+    _pin_links(session, directory)
+
+
+def _pin_links(session: Session, directory: str) -> None:
+    for number, attached in enumerate(session.links):
+        attached.pin(f"{directory}/links/{number}")
 
 
 def adopt(directory: str, description: Path) -> Session | None:

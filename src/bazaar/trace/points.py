@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from bazaar.model.record import record, replace
 from typing import NoReturn
 
+from bazaar.model.record import record, replace
 from bazaar.trace import events, tree
 from bazaar.trace.events import Event
 from bazaar.trace.lexer import Span, error_at

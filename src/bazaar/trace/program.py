@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from bazaar.model.record import record
 
 from bazaar.bpf.asm import Instruction
 from bazaar.bpf.maps import MapSpec, MapType
 from bazaar.bpf.programs import ProgramSpec, ProgramType
 from bazaar.errors import TraceError
+from bazaar.model.record import record
 from bazaar.trace.check import check
 from bazaar.trace.layout import Action, MapLayout
 from bazaar.trace.lexer import error_at

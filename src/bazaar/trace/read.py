@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from bazaar.model.record import record
 from typing import TYPE_CHECKING, TypeAlias
 
+from bazaar.model.record import record
 from bazaar.trace.layout import MapLayout
 from bazaar.trace.types import Aggregate, Container, Int, Stored, Text, room
 

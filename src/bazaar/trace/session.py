@@ -6,7 +6,6 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from bazaar.model.record import record, replace
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -16,6 +15,7 @@ from bazaar.bpf.maps import Map
 from bazaar.bpf.programs import Program
 from bazaar.bpf.ring_buffer import RingBuffer
 from bazaar.errors import MissingError
+from bazaar.model.record import record, replace
 from bazaar.trace import formats, read
 from bazaar.trace.layout import (
     Clear,
@@ -266,8 +266,7 @@ def attach(compiled: Compiled, *, ready: Callable[[Session], None] | None = None
         for plan, program in loaded:
             if plan.kind == "BEGIN":
                 program.run()
-        for plan, program in loaded:
-            session.links += [_link(compiled, program, point) for point in _places(plan)]
+        link(session)
     except BaseException:
         if session is not None:
             session.close()
@@ -275,6 +274,12 @@ def attach(compiled: Compiled, *, ready: Callable[[Session], None] | None = None
             item.close()
         raise
     return session
+
+
+def link(session: Session) -> None:
+    """Attach the session's programs to their places."""
+    for plan, program in zip(session.compiled.plans, session.programs, strict=True):
+        session.links += [_link(session.compiled, program, point) for point in _places(plan)]
 
 
 def _require_root() -> None:

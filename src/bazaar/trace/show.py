@@ -170,7 +170,7 @@ def outputs_json(outputs: Sequence[Output]) -> str:
     for output in outputs:
         data = output.data
         if isinstance(data, MapValue):
-            parts.append(_line(*_map_object(data)))
+            parts.append(json([data]))
         else:
             parts.append(_line(output.kind, data))
     return "".join(parts)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from bazaar.model.record import field, record
 from typing import TypeAlias
 
+from bazaar.model.record import field, record
 from bazaar.trace.lexer import Span
 
 

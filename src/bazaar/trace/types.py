@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bazaar.model.record import field, record
 from typing import TypeAlias
+
+from bazaar.model.record import field, record
 
 STRING = 64  # bytes of a string read from memory, its final zero included
 COMM = 16  # TASK_COMM_LEN
