@@ -313,3 +313,14 @@ def test_text_is_dedented_for_readers_only():
             BEGIN { exit(); }
     """)
     assert loads(text).probes[0].text == "BEGIN { exit(); }\n"
+
+
+def test_probes_are_compiled_unless_said_otherwise(tmp_path):
+    (tmp_path / "f.py").write_text(
+        "from bazaar import Bazaar, Probe\nx = Bazaar('x', probes=[Probe('p', 'BEGIN {')])\n"
+    )
+    (tmp_path / "f.yaml").write_text("bazaar: x\nprobes: {p: 'BEGIN {'}\n")
+    for name in ("f.py", "f.yaml"):
+        assert load(tmp_path / name, probes=False).name == "x"
+        with pytest.raises(SpecError, match=r"probes\.p: 1:8 unexpected"):
+            load(tmp_path / name)

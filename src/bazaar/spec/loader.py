@@ -25,7 +25,7 @@ def load(path: str | os.PathLike[str], *, probes: bool = True) -> Bazaar:
     except ValueError as error:
         raise SpecError([Problem(str(error))]) from None
     if file.endswith(".py"):
-        return _from_python(content, Path(file))
+        return _from_python(content, Path(file), probes=probes)
     return loads(content, file, folder=Path(file).absolute().parent, probes=probes)
 
 
@@ -58,7 +58,7 @@ def read_text(file: str) -> str:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from None
 
 
-def _from_python(content: str, path: Path) -> Bazaar:
+def _from_python(content: str, path: Path, *, probes: bool) -> Bazaar:
     """Run a Python file by itself and take the one Bazaar it defines."""
     file = str(path)
     space: dict[str, Any] = {"__name__": "__bazaar__", "__file__": str(path.absolute())}
@@ -88,7 +88,7 @@ def _from_python(content: str, path: Path) -> Bazaar:
             [Problem(f"a file holds exactly one Bazaar at its top level, and {said}", file)],
             hint='from bazaar import Bazaar, Service; mine = Bazaar("mine", services=[…])',
         )
-    return check(next(iter(found.values())), folder=folder, file=file)
+    return check(next(iter(found.values())), folder=folder, file=file, probes=probes)
 
 
 def _line_in(file: str, error: BaseException) -> int:

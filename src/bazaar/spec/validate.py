@@ -100,15 +100,17 @@ def build(raw: Any, findings: Findings, folder: FilePath, *, probes: bool = True
     return bazaar
 
 
-def check(bazaar: Bazaar, *, folder: FilePath | None = None, file: str = "") -> Bazaar:
+def check(
+    bazaar: Bazaar, *, folder: FilePath | None = None, file: str = "", probes: bool = True
+) -> Bazaar:
     """The normal form of a Bazaar made in Python.
 
-    Relative paths are below ``folder``, by default the working directory. Raises SpecError
-    with all mistakes.
+    Relative paths are below ``folder``, by default the working directory. With ``probes``
+    each probe's program is compiled too. Raises SpecError with all mistakes.
     """
     findings = Findings(file)
     raw = _plain(bazaar, findings)
-    return build(raw, findings, (folder or FilePath()).absolute())
+    return build(raw, findings, (folder or FilePath()).absolute(), probes=probes)
 
 
 def _value(read: Any, key: str, given: Mapping[str, Any], findings: Findings) -> str | None:
