@@ -124,11 +124,15 @@ def _methods(supervisor: Supervisor, stop: threading.Event) -> dict[str, Any]:
     def build(parameters: dict[str, Any], emit: Emit) -> Any:
         return status.build(supervisor)
 
+    def pause(parameters: dict[str, Any], emit: Emit) -> Any:
+        supervisor.observers.pause(paused=bool(parameters["paused"]))
+        return {}
+
     def end(parameters: dict[str, Any], emit: Emit) -> Any:
         stop.set()
         return {}
 
-    return {"ping": ping, "apply": apply, "status": build, "stop": end}
+    return {"ping": ping, "apply": apply, "status": build, "pause": pause, "stop": end}
 
 
 def _serve_metrics(supervisor: Supervisor, path: Path) -> socketserver.BaseServer:

@@ -131,6 +131,17 @@ class Observers:
             network.front_namespace(self.bazaar),
         )
 
+    def pause(self, *, paused: bool) -> None:
+        """Let the probes hear nothing for a while (a drill measures without them), or again."""
+        from bazaar import trace
+
+        with self._lock:
+            for watch in self.watches.values():
+                if watch.session is None or paused == (not watch.session.links):
+                    continue
+                change = trace.pause if paused else trace.resume
+                change(watch.session, self._pins(watch.probe.name))
+
     def tick(self) -> None:
         """A few times a second."""
         with self._lock:
