@@ -272,7 +272,7 @@ def cgroup(program: Program, path: str, kind: AttachType) -> Link:
 
 def open_pinned(path: str) -> Link:
     """The link pinned under a path, or KernelError."""
-    return Link(pins.open_fd(path))
+    return Link(pins.open_fd(path, "link"))
 
 
 def open_pinned_group(path: str) -> LinkGroup:

@@ -268,7 +268,7 @@ def from_fd(fd: int) -> Map:
 
 def open_pinned(path: str) -> Map:
     """The map pinned under a path, or KernelError."""
-    return from_fd(pins.open_fd(path))
+    return from_fd(pins.open_fd(path, "map"))
 
 
 def open_id(number: int) -> Map:

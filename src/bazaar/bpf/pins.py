@@ -9,6 +9,8 @@ from bazaar.bpf import filesystems, syscall
 from bazaar.bpf.syscall import Command, address, buffer
 from bazaar.errors import KernelError, UsageError
 
+_NAMES = {"bpf-map": "map", "bpf-prog": "prog", "bpf_link": "link", "bpf-link": "link"}
+
 
 def root() -> str:
     """``/sys/fs/bpf/bazaar``, with bpffs mounted and the folder made, for root alone."""
@@ -36,14 +38,20 @@ def pin(fd: int, path: str) -> None:
     )
 
 
-def open_fd(path: str) -> int:
-    """A new descriptor for what is pinned under a path; the caller owns it."""
+def open_fd(path: str, kind: str) -> int:
+    """A new descriptor for what is pinned under a path; the caller owns it.
+
+    ``kind`` is ``map``, ``prog`` or ``link``: KernelError when something else is pinned there.
+    """
     place = buffer(os.fsencode(path) + b"\0")
-    return syscall.bpf(
-        Command.OBJ_GET,
-        bytearray(struct.pack("<QII", address(place), 0, 0)),
-        f"cannot open what is pinned at {path}",
-    )
+    what = f"cannot open what is pinned at {path}"
+    fd = syscall.bpf(Command.OBJ_GET, bytearray(struct.pack("<QII", address(place), 0, 0)), what)
+    # The kernel describes all three by the same command, in different layouts.
+    found = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")
+    if found in _NAMES and _NAMES[found] != kind:
+        os.close(fd)
+        raise KernelError(f"{what}: it is a {_NAMES[found]}, not a {kind}")
+    return fd
 
 
 def unpin(path: str) -> None:

@@ -340,7 +340,7 @@ def from_fd(fd: int) -> Program:
 
 def open_pinned(path: str) -> Program:
     """The program pinned under a path, or KernelError."""
-    return from_fd(pins.open_fd(path))
+    return from_fd(pins.open_fd(path, "prog"))
 
 
 def open_id(number: int) -> Program:
