@@ -182,7 +182,7 @@ def test_register_pressure_spills(data_, data: bytes, count: int) -> None:
     inputs = [b.load(start, 8 * i, 8) for i in range(8)]
     values = []
     for index in range(count):
-        op = data_.draw(st.sampled_from(ARITHMETIC[:3] + ["xor", "or"]))
+        op = data_.draw(st.sampled_from([*ARITHMETIC[:3], "xor", "or"]))
         values.append(b.binary(op, inputs[index % 8], index * 0x1234567 + 1))
     if data_.draw(st.booleans()):
         b.call("get_smp_processor_id")

@@ -144,6 +144,11 @@ def _fold(node: Node, facts: Facts) -> Node | None:  # noqa: PLR0911 - one case 
             return Move(node.dst, value, line=node.line)
         case ByteSwap(src=int() as value):
             return Move(node.dst, arithmetic.byte_swap(value, node.size), line=node.line)
+        case ByteSwap():
+            made = facts.made(node.src)
+            if isinstance(made, ByteSwap) and made.size == node.size:
+                return Extend(node.dst, made.src, node.size, line=node.line)
+            return node
         case Branch(left=int() as left, right=int() as right):
             jump = arithmetic.holds(node.op, left, right)
             return Jump(node.to, line=node.line) if jump else None
@@ -217,14 +222,23 @@ def reduce_strength(code: Code) -> Code:
 
 
 def narrow(code: Code) -> Code:
-    """Drop zero-extensions and masks of what is known to be small already."""
+    """Drop zero-extensions, masks and bounds checks of what is known to be small already."""
 
-    def change(node: Node, facts: Facts) -> Node:
+    def change(node: Node, facts: Facts) -> Node | None:  # noqa: PLR0911 - one case a rewrite
         match node:
             case Extend(signed=False) if _width(node.src, facts) <= 8 * node.size:
                 return Move(node.dst, node.src, line=node.line)
             case Extend(size=8):
                 return Move(node.dst, node.src, line=node.line)
+            case Store(size=size) if size < 8:
+                made = facts.made(node.value) if isinstance(node.value, Reg) else None
+                if isinstance(made, Extend) and made.size >= size:
+                    return replace(node, value=made.src)
+                return node
+            case Branch(op="gt", left=Reg() as left, right=int() as right) if (
+                _width(left, facts) < 63 and (1 << _width(left, facts)) - 1 <= right
+            ):
+                return None
             case Binary(op="and", right=int() as mask) if (
                 (mask & (mask + 1)) == 0
                 and mask > 0
@@ -247,6 +261,8 @@ def _width(value: Operand, facts: Facts, depth: int = 4) -> int:  # noqa: PLR091
     for byte swaps)."""
     if isinstance(value, int):
         return arithmetic.unsigned(value).bit_length()
+    if depth == 0:
+        return 64
     made = facts.made(value)
     match made:
         case Load(signed=False) | Extend(signed=False):
@@ -259,6 +275,11 @@ def _width(value: Operand, facts: Facts, depth: int = 4) -> int:  # noqa: PLR091
         case Binary(op="or" | "xor") if depth:
             left, right = made.left, made.right
             return max(_width(left, facts, depth - 1), _width(right, facts, depth - 1))
+        case Binary(op="add") if depth:
+            left, right = made.left, made.right
+            return min(64, max(_width(left, facts, depth - 1), _width(right, facts, depth - 1)) + 1)
+        case Binary(op="lsh", right=int() as shift) if depth:
+            return min(64, _width(made.left, facts, depth - 1) + (shift & 63))
         case Binary(op="rsh", right=int() as shift) if depth:
             return max(0, _width(made.left, facts, depth - 1) - (shift & 63))
         case Binary(op=op) if op in COMPARISONS:
@@ -348,9 +369,10 @@ def _shareable(node: Node) -> bool:
 
 
 def fuse(code: Code) -> Code:
-    """Branch on the comparison itself, not on its result; test bits in the branch."""
+    """Branch on the comparison itself, not on its result; test bits in the branch; compare what
+    is in the network's byte order with a constant in that order."""
 
-    def change(node: Node, facts: Facts) -> Node:
+    def change(node: Node, facts: Facts) -> Node:  # noqa: PLR0911 - one case a rewrite
         match node:
             case Branch(op="eq" | "ne", left=Reg() as left, right=0):
                 made = facts.made(left)
@@ -360,6 +382,14 @@ def fuse(code: Code) -> Code:
                     return Branch(op, made.left, made.right, node.to, line=node.line)
                 if isinstance(made, Binary) and made.op == "and" and node.op == "ne":
                     return Branch("set", made.left, made.right, node.to, line=node.line)
+                return node
+            case Branch(op="eq" | "ne", left=Reg() as left, right=int() as right):
+                made = facts.made(left)
+                if isinstance(made, ByteSwap) and _width(made.src, facts) <= 8 * made.size:
+                    if right >> 8 * made.size:  # a number that cannot be there
+                        return node
+                    right = arithmetic.byte_swap(right, made.size)
+                    return Branch(node.op, made.src, right, node.to, line=node.line)
                 return node
             case Binary(op="eq" | "ne", left=Reg() as left, right=0):
                 made = facts.made(left)

@@ -39,7 +39,7 @@ The language is a part of Python, with these meanings:
   unless the value is signed. As in C, an operation is signed when one side is signed and the
   other is not an unsigned 64-bit integer. `//` and `%` of signed integers round towards zero,
   `x // 0` is 0 and `x % 0` is x, shifts take the count modulo 64. What is constant is computed
-  as Python does. ``cast(u32, x)`` cuts to a width.
+  as Python does. ``truncate(x, u32)`` cuts to a width.
 - **Structs** are classes with annotated fields (`Struct`), laid out as in C. ``State(a=1)`` makes
   one, zero elsewhere; in Python the same class encodes and decodes a map's bytes.
 - **Packets**: ``packet(context, Header, offset)`` is a view of the header or None. `offset` may
@@ -121,6 +121,7 @@ from bazaar.bpf.python.kernel import (
     packet_length,
     redirect,
     skb_cgroup_id,
+    truncate,
     xdp_adjust_head,
     xdp_adjust_tail,
 )
@@ -178,6 +179,7 @@ __all__ = [  # noqa: RUF022 - constants, classes, functions
     "get_current_uid_gid", "get_prandom_u32", "get_smp_processor_id", "helper", "i16", "i32",
     "i64", "i8", "jiffies64", "kernel_function", "ktime_get_boot_ns", "ktime_get_coarse_ns",
     "ktime_get_ns", "packet", "packet_length", "raw_tracepoint", "redirect", "skb_cgroup_id",
+    "truncate",
     "tcx", "tracepoint", "u16", "u16be", "u32", "u32be", "u64", "u64be", "u8", "xdp",
     "xdp_adjust_head", "xdp_adjust_tail",
 ]  # fmt: skip

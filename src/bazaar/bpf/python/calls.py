@@ -84,7 +84,8 @@ class Calls(Expressions):
             max: lambda node: self.extreme(node, "ge", "sge"),
             int: lambda node: self.number(self.arguments(node, 1)[0]),
             bool: lambda node: self.boolean_of(self.arguments(node, 1)[0]),
-            typing.cast: self.cast,
+            typing.cast: lambda node: self.cast(node, *self.arguments(node, 2)),
+            kernel.truncate: lambda node: self.cast(node, *reversed(self.arguments(node, 2))),
         }
 
     def arguments(self, node: ast.Call, least: int, most: int | None = None) -> list[ast.expr]:
@@ -131,9 +132,8 @@ class Calls(Expressions):
             )
         return both
 
-    def cast(self, node: ast.Call) -> Value:
-        """``cast(u32, x)`` cuts to the type; of a struct type it changes what a view is."""
-        target, value_node = self.arguments(node, 2)
+    def cast(self, node: ast.Call, target: ast.expr, value_node: ast.expr) -> Value:
+        """``truncate(x, u32)`` cuts to the type; ``cast(Header, view)`` changes what a view is."""
         layout = self.layout(target)
         value = self.expression(value_node)
         if isinstance(layout, Scalar):
@@ -213,11 +213,21 @@ class Calls(Expressions):
             raise self.error(node, "fields are given by name")
         view = View(layout, self.b.buffer(layout.size))
         values = [(word, self.expression(word.value)) for word in node.keywords]
-        self.b.zero(view.memory, layout.size)
+        self.zero_gaps(view, {word.arg for word in node.keywords})
         for word, value in values:
             attribute = ast.copy_location(ast.Attribute(node, word.arg or "", ast.Store()), node)
             self.write(word.value, self.field(attribute, view), value)
         return view
+
+    def zero_gaps(self, view: View, given: set[str | None]) -> None:
+        """Zero the 8-byte words (the last may be shorter) no single field given covers."""
+        size = view.layout.size
+        fields = cast("StructType", view.layout).fields.values()
+        covered = [(f.offset, f.offset + f.layout.size) for f in fields if f.name in given]
+        for at in range(0, size, 8):
+            end = min(at + 8, size)
+            if not any(first <= at and end <= last for first, last in covered):
+                self.b.zero(view.memory + at, end - at)
 
     def fill(self, node: ast.Call) -> Value:
         arguments = self.arguments(node, 1, 2)

@@ -37,6 +37,11 @@ def fill(target: bytes, value: int = 0) -> None:
     outside()
 
 
+def truncate(value: int, width: type[int]) -> int:
+    """Cut to the width and sign of an integer type: ``truncate(x, u32)``."""
+    outside()
+
+
 def helper(name: str, *arguments: object) -> int:
     """Call any helper by its name without ``bpf_``."""
     outside()
