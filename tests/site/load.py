@@ -20,6 +20,7 @@ class Load:
     keep: bool = True  # connections are kept between requests
     answers: Counter[str] = field(default_factory=Counter[str])
     failures: list[tuple[float, float, str]] = field(default_factory=list)  # begin, end, what
+    took: list[tuple[float, float]] = field(default_factory=list)  # begin, seconds
 
     def __enter__(self) -> Load:
         self._stop = threading.Event()
@@ -41,6 +42,11 @@ class Load:
     def failures_begun_after(self, moment: float) -> list[tuple[float, float, str]]:
         return [one for one in self.failures if one[0] >= moment]
 
+    def longest(self, begin: float, end: float) -> list[float]:
+        """The longest times of answered requests that began in a span, longest first."""
+        spans = [seconds for at, seconds in self.took if begin <= at <= end]
+        return sorted(spans, reverse=True)[:10] or [0.0]
+
     def _work(self) -> None:
         connection = http.client.HTTPConnection(self.address, self.port, timeout=20)
         while not self._stop.is_set():
@@ -52,6 +58,7 @@ class Load:
                 if response.status != 200:
                     raise OSError(f"status {response.status}")
                 self.answers[body] += 1
+                self.took.append((begin, time.monotonic() - begin))
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append((begin, time.monotonic(), repr(error)))
                 connection.close()

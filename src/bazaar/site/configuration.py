@@ -184,18 +184,15 @@ def _backend(front: Front) -> list[str]:
     if front.mode == "http":
         lines += [
             "    timeout server 60s",
-            # A connection kept open says nothing of a replica that died since: a request on
-            # it would be lost. A new one that fails is tried elsewhere.
-            "    option http-server-close",
             "    retry-on conn-failure empty-response 0rtt-rejected",
             # RFC 9110, 9.2.1: only safe methods may be sent twice.
             "    http-request disable-l7-retry unless { method GET HEAD OPTIONS TRACE }",
         ]
     else:
         lines += ["    timeout server 1h"]
-    # A replica that fell silent is noticed by the kernel within four seconds: its connections
-    # fail then, and what may be sent twice is. Shutting sessions down as a server is marked
-    # down would lose those that only wait to be sent elsewhere.
+    # A replica that fell silent is noticed by the kernel: its connections fail after 1.4 s with
+    # data on the way (tcp_retries2 of the front), 4 s without, and what may be sent twice is.
+    # Shutting sessions down as a server is marked down would lose those that still connect.
     lines += [
         "    option srvtcpka",
         "    srvtcpka-idle 1s",
