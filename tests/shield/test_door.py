@@ -256,7 +256,7 @@ def test_modes_and_rates_change_without_loading_anything_again(
     assert verdict(guard, frame) == DROP
     guard.unblock("192.0.2.7")
     guard.serve([("udp", 9)])
-    guard.configure_only(rate=1, burst=1)
+    guard.change(rate=1, burst=1)
     assert verdict(guard, p.ethernet(v4(OTHER)), 1000) == DROP
     assert guard.pinned.program.id == number
 

@@ -151,6 +151,7 @@ class Guard:
         values = asdict(replace(spec, allow=(), ports=None))
         del values["ports"], values["allow"]
         values["watch_ports"] = spec.ports is None
+        self.pinned.refresh()
         self.pinned.about.settings = values
         self.pinned.remember()
         self._allow_all(spec.allow)
@@ -162,10 +163,11 @@ class Guard:
 
     def set_mode(self, mode: str) -> None:
         """``on``, ``dry-run`` (count, drop nothing) or ``off`` (attached, but idle)."""
-        self.configure_only(mode=mode)
+        self.change(mode=mode)
 
-    def configure_only(self, **changes: Any) -> None:
+    def change(self, **changes: Any) -> None:
         """Change some settings and leave the lists as they are."""
+        self.pinned.refresh()
         self.spec = replace(self.spec, **changes)
         self.pinned.about.settings.update(changes)
         self.pinned.remember()
@@ -199,20 +201,9 @@ class Guard:
     def _write_settings(self) -> None:
         spec = self.spec
         gap = max(1, _SECOND // spec.rate)
-        # A block that the door makes at this very moment may miss its mark here: then the flood
-        # goes on being charged, and is blocked again.
-        lists = sum(
-            mark
-            for name, mark in (
-                ("allowed", door.HAS_ALLOWED),
-                ("networks", door.HAS_NETWORKS),
-                ("blocked", door.HAS_BLOCKED),
-            )
-            if self._any(name)
-        )
         value = door.Settings(
             mode=int(Mode.of(spec.mode)),
-            lists=lists,
+            lists=self._lists(),
             gap=gap,
             depth=max(gap * spec.depth, _LEAST_DEPTH),
             block=int(spec.block_seconds * _SECOND),
@@ -221,6 +212,27 @@ class Guard:
             excess=max(spec.rate * _WINDOW // _SECOND, 4 * door.SAMPLE),
         )
         self.pinned.maps["settings"].update(bytes(4), value.encode())
+
+    def _mark_lists(self) -> None:
+        """Say which lists hold anything, and leave what somebody else may have set meanwhile."""
+        raw = self.pinned.maps["settings"].lookup(bytes(4))
+        if raw is not None:
+            value = door.Settings.decode(raw)
+            value.lists = self._lists()
+            self.pinned.maps["settings"].update(bytes(4), value.encode())
+
+    def _lists(self) -> int:
+        # A block that the door makes at this very moment may miss its mark: then the flood goes
+        # on being charged, and is blocked again.
+        return sum(
+            mark
+            for name, mark in (
+                ("allowed", door.HAS_ALLOWED),
+                ("networks", door.HAS_NETWORKS),
+                ("blocked", door.HAS_BLOCKED),
+            )
+            if next(iter(self.pinned.maps[name].keys()), None) is not None
+        )
 
     def _write_budgets(self) -> None:
         asked = self.spec.budgets
@@ -236,22 +248,19 @@ class Guard:
             value = door.Budget(gap=gap, depth=max(_SECOND, _LEAST_DEPTH), next=0)
             self.pinned.maps["budgets"].update(struct.pack("=I", kind), value.encode())
 
-    def _any(self, name: str) -> bool:
-        return next(iter(self.pinned.maps[name].keys()), None) is not None
-
     # --- who may come ---
 
     def allow(self, network: str) -> None:
         """Never drop anything from this address or network, and forget blocks of it."""
         asked = addresses.network(network)
         self.pinned.maps["allowed"].update(addresses.prefix(asked), struct.pack("=I", _BY_HAND))
-        self._write_settings()
+        self._mark_lists()
 
     def disallow(self, network: str) -> bool:
         """Take an address or network off the allow list; False when it was not on it."""
         asked = addresses.network(network)
         found = self.pinned.maps["allowed"].delete(addresses.prefix(asked))
-        self._write_settings()
+        self._mark_lists()
         return found
 
     def allowed(self) -> list[str]:
@@ -287,7 +296,7 @@ class Guard:
                 f"{address} cannot be blocked: {error.message}", errno=error.errno, hint=error.hint
             ) from error
         self._known.add(key)
-        self._write_settings()
+        self._mark_lists()
 
     def unblock(self, address: str) -> bool:
         """Let a source or network in again; False when it was not blocked."""
@@ -296,7 +305,7 @@ class Guard:
         if table == "blocked":
             self.pinned.maps["suspects"].delete(key)
         self._known.discard(key)
-        self._write_settings()
+        self._mark_lists()
         return found
 
     def _place(self, address: str) -> tuple[str, bytes]:
@@ -374,7 +383,7 @@ class Guard:
         self._known = set(found) - set(old)
         expired = len(old) + self._sweep_networks(moment)
         if old:
-            self._write_settings()
+            self._mark_lists()
         # What takes long is done seldom.
         self._swept = now + 20 * (time.monotonic() - now)
         return new, expired
@@ -385,7 +394,7 @@ class Guard:
         for key in old:
             table.delete(key)
         if old:
-            self._write_settings()
+            self._mark_lists()
         return len(old)
 
     # --- where the door stands ---
@@ -400,6 +409,7 @@ class Guard:
 
     def attach_interface(self, interface: str, namespace: str | None = None) -> Attached:
         """Stand at one more interface: native XDP, or generic where the driver has none."""
+        self.pinned.refresh()
         key = namespaces.interface_name("door", namespace or "", interface)
         index = devices.index(interface, namespace)
         inode = _namespace_inode(namespace)
@@ -423,6 +433,7 @@ class Guard:
 
     def detach_interface(self, interface: str, namespace: str | None = None) -> bool:
         """Leave an interface; False when the door did not stand there."""
+        self.pinned.refresh()
         key = namespaces.interface_name("door", namespace or "", interface)
         if key not in self.pinned.about.links:
             return False

@@ -59,6 +59,12 @@ class Pinned:
         self.program = program
         self.about = about
 
+    def refresh(self) -> None:
+        """Read `about` again: another process may have changed it."""
+        found = _read(self.maps["about"])
+        if found is not None:
+            self.about.links, self.about.settings = found.links, found.settings
+
     def remember(self) -> None:
         """Write `about` back."""
         text = json.dumps(vars(self.about)).encode()
