@@ -37,7 +37,6 @@ def run(file: str | None, *, yes: bool, as_json: bool, wanted: ResolvedBazaar | 
 
     began = time.monotonic()
     wanted = wanted or plan_command.read(file)
-    machine.refuse_other_providers(wanted)
     client.need_root()
     progress = output.Progress()
     secrets = client.read_secrets(wanted)
