@@ -6,6 +6,7 @@ variable `BAZAAR_BPF_CHECK` set, `bazaar.bpf.legal` checks the code after each o
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,7 @@ class Facts:
 
     once: dict[Reg, Node]
     here: dict[Reg, Node] = field(default_factory=dict[Reg, Node])
+    readers: dict[Reg, set[Reg]] = field(default_factory=dict[Reg, "set[Reg]"])
 
     @classmethod
     def of(cls, code: Iterable[Node]) -> Facts:
@@ -94,14 +96,19 @@ class Facts:
         """Take note of what the instruction changes."""
         if isinstance(node, Label):
             self.here.clear()
+            self.readers.clear()
         dst = node.defines()
         if dst is None:
             return
-        self.here.pop(dst, None)
-        for reg in [reg for reg, other in self.here.items() if dst in other.uses()]:
-            del self.here[reg]
-        if dst not in node.uses():
-            self.here[dst] = node
+        here = self.here
+        here.pop(dst, None)
+        for reg in self.readers.pop(dst, ()):
+            here.pop(reg, None)
+        used = node.uses()
+        if dst not in used:
+            here[dst] = node
+            for reg in used:
+                self.readers.setdefault(reg, set()).add(dst)
 
 
 def _walk(code: Code, change: Callable[[Node, Facts], Node | None]) -> Code:
@@ -120,7 +127,10 @@ def propagate(code: Code) -> Code:
     """Read the original instead of a copy, the constant instead of a register holding it."""
 
     def change(node: Node, facts: Facts) -> Node:
-        return node.substitute(facts.copy) if node.uses() else node
+        for reg in node.uses():
+            if facts.copy(reg) is not reg:
+                return node.substitute(facts.copy)
+        return node
 
     return _walk(code, change)
 
@@ -342,30 +352,44 @@ def _slot_address(value: object, facts: Facts) -> Operand | Memory:
 def share(code: Code) -> Code:
     """Compute the same thing once, between labels and calls."""
     out: Code = []
-    known: dict[Node, Reg] = {}
+    known: dict[Computation, tuple[Reg, tuple[Reg, ...]]] = {}
     for node in code:
         if isinstance(node, (Label, Call, CallKernel)):
             known.clear()
         elif isinstance(node, (Store, AtomicAdd)):
-            known = {key: reg for key, reg in known.items() if not isinstance(key, Load)}
+            known = {key: made for key, made in known.items() if key[0] is not Load}
         dst = node.defines()
         if dst is None:
             out.append(node)
             continue
-        key = replace(node.into(_ANY), line=None) if _shareable(node) else None
+        key = _computation(node)
         same = known.get(key) if key is not None else None
-        out.append(node if same is None else Move(dst, same, line=node.line))
-        known = {k: reg for k, reg in known.items() if reg is not dst and dst not in k.uses()}
-        if key is not None and same is None and dst not in node.uses():
-            known[key] = dst
+        out.append(node if same is None else Move(dst, same[0], line=node.line))
+        known = {k: made for k, made in known.items() if made[0] is not dst and dst not in made[1]}
+        used = node.uses()
+        if key is not None and same is None and dst not in used:
+            known[key] = (dst, used)
     return out
 
 
-_ANY = Reg(-1, "any")
+Computation = tuple[object, ...]
 
 
-def _shareable(node: Node) -> bool:
-    return isinstance(node, (Binary, Unary, Extend, ByteSwap, Load))
+def _computation(node: Node) -> Computation | None:
+    """What is computed, without where it goes; None for what is not worth sharing."""
+    match node:
+        case Binary():
+            return (Binary, node.op, node.left, node.right)
+        case Load():
+            return (Load, node.base, node.offset, node.size, node.signed)
+        case Unary():
+            return (Unary, node.op, node.src)
+        case Extend():
+            return (Extend, node.src, node.size, node.signed)
+        case ByteSwap():
+            return (ByteSwap, node.src, node.size)
+        case _:
+            return None
 
 
 def fuse(code: Code) -> Code:
@@ -538,7 +562,7 @@ def optimise(function: Function, *, check: bool | None = None) -> Function:
             code = run(code)
             if check:
                 _check(function, code, name)
-        if code == before:
+        if len(code) == len(before) and all(map(operator.is_, code, before)):
             break
     return replace(function, code=tuple(code))
 
