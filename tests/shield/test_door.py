@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bazaar.shield import door
+from bazaar.shield import door, tables
 from bazaar.shield import packets as p
 from bazaar.shield.guard import Guard
 from bazaar.shield.settings import Budgets
@@ -94,8 +94,8 @@ VERDICTS: list[tuple[str, bytes, str]] = [
 
 def test_every_kind_of_packet_is_told_apart(make: Callable[..., Guard]) -> None:
     guard = make()
-    for kind in range(door.WOULD):
-        spent = door.Budget(gap=1, depth=1, next=1 << 62)  # for the next hundred years
+    for kind in range(tables.WOULD):
+        spent = tables.Budget(gap=1, depth=1, next=1 << 62)  # for the next hundred years
         guard.pinned.maps["budgets"].update(struct.pack("=I", kind), spent.encode())
     for number, (label, frame, expected) in enumerate(VERDICTS):
         # A source of its own for each, for a known one is treated better.
@@ -330,4 +330,4 @@ def test_the_structs_of_the_kernel_are_laid_out_as_in_the_kernel() -> None:
     assert struct_type(door.Tuple4).size == 12
     assert struct_type(door.Tuple6).size == 36
     assert struct_type(door.Socket).fields["state"].offset == 72  # struct bpf_sock
-    assert struct_type(door.Prefix).size == struct.calcsize("=I16s")
+    assert struct_type(tables.Prefix).size == struct.calcsize("=I16s")

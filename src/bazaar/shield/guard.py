@@ -12,14 +12,12 @@ import os
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from bazaar.bpf import links, pins
-from bazaar.bpf.links import XdpMode
 from bazaar.errors import KernelError, MissingError, NetworkError, UsageError
-from bazaar.host import namespaces
-from bazaar.shield import addresses, devices, door, pinned, ports
+from bazaar.shield import addresses, interfaces, pinned, ports, reports, tables
+from bazaar.shield.reports import Attached, Blocked, Counters, Tick
 from bazaar.shield.settings import Budgets, Mode, ShieldSpec
 
 _SECOND = 1_000_000_000
@@ -28,69 +26,6 @@ _WINDOW = _SECOND // 2
 _LEAST_DEPTH = 20_000_000
 _SWEEP_EVERY, _PORTS_EVERY = 1.0, 1.0  # seconds
 _FROM_SPEC, _BY_HAND = 1, 2
-
-REASONS = {
-    door.BLOCKED: "blocked",
-    door.RATE: "rate",
-    door.UNSERVED: "unserved",
-    door.FRAGMENT: "fragment",
-    door.ICMP: "icmp",
-    door.SYN: "syn",
-    door.STRAY: "stray",
-    door.STRANGER: "stranger",
-    door.MALFORMED: "malformed",
-    door.MANUAL: "manual",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """An interface the door stands at; ``mode`` is native, or generic where the driver has no
-    XDP: that works everywhere, at a lower speed."""
-
-    interface: str
-    namespace: str | None
-    mode: str
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Packets since the shield was first attached, by what became of them."""
-
-    passed: int
-    allowed: int  # of the passed: by the allow list
-    dropped: dict[str, int]  # by reason
-    would_drop: dict[str, int]  # by reason, in dry-run
-    blocks: int  # sources the door blocked
-
-    @property
-    def total_dropped(self) -> int:
-        return sum(self.dropped.values())
-
-    @property
-    def total_would_drop(self) -> int:
-        return sum(self.would_drop.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """A source or network that is shut out."""
-
-    source: str
-    reason: str  # why it was blocked
-    since: float  # seconds ago
-    left: float  # seconds until it may come again
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """What happened since the last tick."""
-
-    passed: float  # packets a second
-    dropped: float
-    would_drop: float
-    new: tuple[Blocked, ...] = field(default=())
-    expired: int = 0
 
 
 def attach(
@@ -177,14 +112,14 @@ class Guard:
     def mode(self) -> str:
         """What the door does now, as the kernel has it."""
         raw = self.pinned.maps["settings"].lookup(bytes(4)) or bytes(4)
-        return Mode(door.Settings.decode(raw).mode).text
+        return Mode(tables.Settings.decode(raw).mode).text
 
     def serve(self, served: Iterable[tuple[str, int]]) -> None:
         """Name the ports that are served: (``tcp`` or ``udp``, port)."""
-        words = [0] * (2 * door.PORTS // 64)
-        first = {"tcp": 0, "udp": door.PORTS}
+        words = [0] * (2 * tables.PORTS // 64)
+        first = {"tcp": 0, "udp": tables.PORTS}
         for protocol, port in served:
-            if protocol not in first or not 0 < port < door.PORTS:
+            if protocol not in first or not 0 < port < tables.PORTS:
                 raise UsageError(f"{protocol}/{port} is no port", hint="such as tcp/80, udp/53")
             bit = first[protocol] + port
             words[bit >> 6] |= 1 << (bit & 63)
@@ -201,7 +136,7 @@ class Guard:
     def _write_settings(self) -> None:
         spec = self.spec
         gap = max(1, _SECOND // spec.rate)
-        value = door.Settings(
+        value = tables.Settings(
             mode=int(Mode.of(spec.mode)),
             lists=self._lists(),
             gap=gap,
@@ -209,7 +144,7 @@ class Guard:
             block=int(spec.block_seconds * _SECOND),
             window=_WINDOW,
             # As much again as it may send: a client that backs off never gets there.
-            excess=max(spec.rate * _WINDOW // _SECOND, 4 * door.SAMPLE),
+            excess=max(spec.rate * _WINDOW // _SECOND, 4 * tables.SAMPLE),
         )
         self.pinned.maps["settings"].update(bytes(4), value.encode())
 
@@ -217,7 +152,7 @@ class Guard:
         """Say which lists hold anything, and leave what somebody else may have set meanwhile."""
         raw = self.pinned.maps["settings"].lookup(bytes(4))
         if raw is not None:
-            value = door.Settings.decode(raw)
+            value = tables.Settings.decode(raw)
             value.lists = self._lists()
             self.pinned.maps["settings"].update(bytes(4), value.encode())
 
@@ -227,9 +162,9 @@ class Guard:
         return sum(
             mark
             for name, mark in (
-                ("allowed", door.HAS_ALLOWED),
-                ("networks", door.HAS_NETWORKS),
-                ("blocked", door.HAS_BLOCKED),
+                ("allowed", tables.HAS_ALLOWED),
+                ("networks", tables.HAS_NETWORKS),
+                ("blocked", tables.HAS_BLOCKED),
             )
             if next(iter(self.pinned.maps[name].keys()), None) is not None
         )
@@ -237,15 +172,15 @@ class Guard:
     def _write_budgets(self) -> None:
         asked = self.spec.budgets
         for kind, rate in (
-            (door.UNSERVED, asked.unserved),
-            (door.FRAGMENT, asked.fragments),
-            (door.ICMP, asked.icmp),
-            (door.SYN, asked.syn),
-            (door.STRAY, asked.stray),
-            (door.STRANGER, asked.strangers),
+            (tables.UNSERVED, asked.unserved),
+            (tables.FRAGMENT, asked.fragments),
+            (tables.ICMP, asked.icmp),
+            (tables.SYN, asked.syn),
+            (tables.STRAY, asked.stray),
+            (tables.STRANGER, asked.strangers),
         ):
             gap = max(1, _SECOND // max(1, rate))
-            value = door.Budget(gap=gap, depth=max(_SECOND, _LEAST_DEPTH), next=0)
+            value = tables.Budget(gap=gap, depth=max(_SECOND, _LEAST_DEPTH), next=0)
             self.pinned.maps["budgets"].update(struct.pack("=I", kind), value.encode())
 
     # --- who may come ---
@@ -287,7 +222,7 @@ class Guard:
         if not 0 < length <= 30 * 86_400:
             raise UsageError(f"{length} s is no time to block for: above 0, at most 30 days")
         now = time.monotonic_ns()
-        value = door.Block(until=now + int(length * _SECOND), since=now, reason=door.MANUAL)
+        value = tables.Block(until=now + int(length * _SECOND), since=now, reason=tables.MANUAL)
         table, key = self._place(address)
         try:
             self.pinned.maps[table].update(key, value.encode())
@@ -321,10 +256,11 @@ class Guard:
         """Who is shut out now, the latest first."""
         now = time.monotonic_ns()
         found = [
-            _shown(addresses.text(key), value, now) for key, value in self._raw_blocks().items()
+            reports.blocked(addresses.text(key), value, now)
+            for key, value in self._raw_blocks().items()
         ]
         for key, value in self.pinned.maps["networks"].items():
-            found.append(_shown(addresses.unprefix(key), value, now))
+            found.append(reports.blocked(addresses.unprefix(key), value, now))
         return sorted((item for item in found if item.left > 0), key=lambda item: item.since)
 
     def _raw_blocks(self) -> dict[bytes, bytes]:
@@ -334,20 +270,7 @@ class Guard:
 
     def counters(self) -> Counters:
         """All counters, summed over the CPUs."""
-        sums = [0] * door.COUNTERS
-        for key, values in self.pinned.maps["counters"].items_per_cpu():
-            sums[struct.unpack("=I", key)[0]] = sum(
-                struct.unpack("=Q", value)[0] for value in values
-            )
-        kinds = [kind for kind in REASONS if kind != door.MANUAL]
-        would = {REASONS[kind]: sums[door.WOULD + kind] for kind in kinds}
-        return Counters(
-            passed=sums[door.PASSED] + sums[door.ALLOWED] + sum(would.values()),
-            allowed=sums[door.ALLOWED],
-            dropped={REASONS[kind]: sums[kind] for kind in kinds},
-            would_drop=would,
-            blocks=sums[door.BLOCKS],
-        )
+        return reports.counters(self.pinned.maps["counters"])
 
     def tick(self) -> Tick:
         """To be called several times a second: new blocks, expired ones, served ports, rates."""
@@ -374,7 +297,9 @@ class Guard:
             return (), 0
         moment = time.monotonic_ns()
         found = self._raw_blocks()
-        shown = {key: _shown(addresses.text(key), value, moment) for key, value in found.items()}
+        shown = {
+            key: reports.blocked(addresses.text(key), value, moment) for key, value in found.items()
+        }
         old = [key for key, item in shown.items() if item.left <= 0]
         # Between reading and deleting the door may have blocked one again: then it is dropped
         # by its bucket, and blocked once more.
@@ -390,7 +315,7 @@ class Guard:
 
     def _sweep_networks(self, moment: int) -> int:
         table = self.pinned.maps["networks"]
-        old = [key for key, value in table.items() if door.Block.decode(value).until <= moment]
+        old = [key for key, value in table.items() if tables.Block.decode(value).until <= moment]
         for key in old:
             table.delete(key)
         if old:
@@ -402,110 +327,32 @@ class Guard:
     @property
     def attached(self) -> tuple[Attached, ...]:
         """The interfaces it stands at."""
-        return tuple(
-            Attached(entry["interface"], entry["namespace"], entry["mode"])
-            for entry in self.pinned.about.links.values()
-        )
+        return interfaces.standing(self.pinned)
 
     def attach_interface(self, interface: str, namespace: str | None = None) -> Attached:
         """Stand at one more interface: native XDP, or generic where the driver has none."""
-        self.pinned.refresh()
-        key = namespaces.interface_name("door", namespace or "", interface)
-        index = devices.index(interface, namespace)
-        inode = _namespace_inode(namespace)
-        entry = self.pinned.about.links.get(key)
-        if entry and (entry["index"], entry["inode"]) == (index, inode):
-            return Attached(interface, namespace, entry["mode"])
-        self._unlink(key)
-        with namespaces.enter(namespace):
-            link, mode = self._link(interface, index)
-        with link:
-            link.pin(f"{self.pinned.folder}/{key}")
-        self.pinned.about.links[key] = {
-            "interface": interface,
-            "namespace": namespace,
-            "mode": mode,
-            "index": index,
-            "inode": inode,
-        }
-        self.pinned.remember()
-        return Attached(interface, namespace, mode)
+        return interfaces.attach(self.pinned, interface, namespace)
 
     def detach_interface(self, interface: str, namespace: str | None = None) -> bool:
         """Leave an interface; False when the door did not stand there."""
-        self.pinned.refresh()
-        key = namespaces.interface_name("door", namespace or "", interface)
-        if key not in self.pinned.about.links:
-            return False
-        self._unlink(key)
-        self.pinned.remember()
-        return True
+        return interfaces.detach(self.pinned, interface, namespace)
 
     def tidy(self) -> None:
         """Give links of an older version this program; forget those of interfaces gone."""
-        for key in list(self.pinned.about.links):
-            try:
-                with links.open_pinned(f"{self.pinned.folder}/{key}") as link:
-                    info = link.info()
-                    if info.ifindex == 0:
-                        self._unlink(key)
-                    elif info.program_id != self.pinned.program.id:
-                        link.update(self.pinned.program)
-            except KernelError:
-                self._unlink(key)
-        known = {*self.pinned.about.links, *self.pinned.maps, "program"}
-        for name in os.listdir(self.pinned.folder):
-            if name not in known:  # pinned by somebody who was killed before he wrote it down
-                self._unlink(name)
-        self.pinned.remember()
+        interfaces.tidy(self.pinned)
 
     def detach(self) -> None:
         """Leave all interfaces and take everything away: lists, counters, pins."""
         for key in list(self.pinned.about.links):
-            self._unlink(key)
+            interfaces.unlink(self.pinned, key)
         self.pinned.remove()
 
     def close(self) -> None:
         """Let go of it; the door stays where it stands, working."""
         self.pinned.close()
 
-    def _link(self, interface: str, index: int) -> tuple[links.Link, str]:
-        program = self.pinned.program
-        try:
-            return links.xdp(program, index, XdpMode.NATIVE), "native"
-        except KernelError as error:
-            first = error
-        try:
-            return links.xdp(program, index, XdpMode.GENERIC), "generic"
-        except KernelError as error:
-            raise KernelError(
-                f"the shield cannot stand at {interface}: {error.message}",
-                errno=error.errno,
-                hint=error.hint or first.hint,
-            ) from first
-
-    def _unlink(self, key: str) -> None:
-        path = f"{self.pinned.folder}/{key}"
-        with contextlib.suppress(KernelError), links.open_pinned(path) as link:
-            # At once, even where somebody else holds it open.
-            link.detach()
-        pins.unpin(path)
-        self.pinned.about.links.pop(key, None)
-
 
 def need() -> None:
     """Raise MissingError where this machine cannot have a shield at all."""
     if os.geteuid() != 0:
         raise MissingError("a shield needs root", hint="run it with sudo")
-
-
-def _shown(source: str, value: bytes, now: int) -> Blocked:
-    block = door.Block.decode(value)
-    reason = REASONS.get(block.reason, "unknown")
-    return Blocked(source, reason, (now - block.since) / 1e9, (block.until - now) / 1e9)
-
-
-def _namespace_inode(namespace: str | None) -> int:
-    return (
-        namespaces.identity(namespace) if namespace else os.stat("/proc/thread-self/ns/net").st_ino
-    )
