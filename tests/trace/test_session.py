@@ -29,7 +29,6 @@ def writes(count: int, size: int = 100) -> None:
     os.close(null)
 
 
-
 def mine(body: str) -> str:
     return f"tracepoint:syscalls:sys_enter_write /pid == {os.getpid()} && args.count == 123/ {{ {body} }}"
 

@@ -17,6 +17,7 @@ from bazaar.trace.parser import parse
 from bazaar.trace.points import ProbePoint
 from bazaar.trace.types import Container
 
+LONGEST = 30_000  # operations of one program's IR
 EVENT_BYTES = 1 << 20  # of the ring buffer: a power of two
 _TYPES = {
     "BEGIN": ProgramType.RAW_TRACEPOINT,
@@ -101,6 +102,9 @@ def compile(  # noqa: A001 - what it does
     specs = _maps(lowered)
     plans: list[Plan] = []
     for unit, function in zip(checked.units, lowered.functions, strict=True):
+        if len(function.code) > LONGEST:
+            message = "this clause becomes more than the kernel's verifier would take"
+            raise error_at(text, message, unit.clause.span, "unroll less, or use shorter strings")
         function = optimise(function)
         instructions: tuple[Instruction, ...] = tuple(emit(function))
         scratch = scratch_map(function)
