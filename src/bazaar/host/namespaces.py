@@ -166,11 +166,11 @@ def aside(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-def separate_mounts(source: Path, target: str) -> None:
+def separate_mounts(source: Path, target: str, *, without: Path | None = None) -> None:
     """Give the calling thread mounts of its own, in which ``source`` is seen at ``target``.
 
-    There is no way back: call it `aside`. Programs it starts inherit
-    them. Mounts made and undone elsewhere are still followed.
+    There is no way back: call it `aside`. Programs it starts inherit them, and would keep
+    what is mounted alive: mounts below ``without`` are left out.
     """
     _check(_libc.unshare(_CLONE_NEWNS), "cannot make a mount namespace")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "cannot separate mounts")
@@ -178,6 +178,19 @@ def separate_mounts(source: Path, target: str) -> None:
         _libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None),
         f"cannot mount {source} at {target}",
     )
+    if without is not None:
+        for place in reversed(_mounts_below(without)):
+            _libc.umount2(os.fsencode(place), _MNT_DETACH)
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    # proc(5): spaces and the like stand there in octal.
+    places = [
+        re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4])
+        for line in lines
+    ]
+    return [place for place in places if place.startswith(f"{folder}/")]
 
 
 def batch(lines: Sequence[str], namespace: str | None = None, *, timeout: float = 20.0) -> None:

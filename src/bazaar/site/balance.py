@@ -95,7 +95,7 @@ def running(bazaar: str) -> int | None:
 def keep(bazaar: str) -> bool:
     """Start HAProxy again from its last configuration if it died; True when it had."""
     folder = _folder(bazaar)
-    if haproxy.running(bazaar, folder) is not None or not (folder / "haproxy.cfg").exists():
+    if not (folder / "haproxy.cfg").exists() or haproxy.running(bazaar, folder) is not None:
         return False
     with _locked(bazaar) as folder:
         if haproxy.running(bazaar, folder) is not None:

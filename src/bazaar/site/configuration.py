@@ -141,7 +141,8 @@ def _head(settings: Settings) -> list[str]:
         "defaults",
         "    load-server-state-from-file global",
         "    balance roundrobin",
-        "    timeout connect 1s",
+        # Replicas are near. Checks wait as long to connect: a silent site is known within 3 s.
+        "    timeout connect 700ms",
         "    timeout queue 5s",
         "    timeout tunnel 1h",
         "    retries 3",

@@ -56,7 +56,7 @@ def apply(bazaar: str, addresses: Mapping[str, str], *, upstream: Sequence[str] 
 def keep(bazaar: str) -> bool:
     """Start dnsmasq again from its last configuration if it died; True when it had."""
     folder = _folder(bazaar)
-    if _running(bazaar) is not None or not (folder / "dnsmasq.conf").exists():
+    if not (folder / "dnsmasq.conf").exists() or _running(bazaar) is not None:
         return False
     with outbound.locked(f"names-{bazaar}"):
         _start(front_namespace(bazaar), folder)
@@ -158,7 +158,7 @@ def _start(front: str, folder: Path) -> None:
     def start() -> None:
         # dnsmasq reads its hosts file after it gave up root; the state folder's parents may
         # be closed to others, so it sees the folder at a place that is open.
-        namespaces.separate_mounts(folder, _SEEN_AT)
+        namespaces.separate_mounts(folder, _SEEN_AT, without=paths.state())
         with namespaces.enter(front):
             commands.run([program, f"--conf-file={_SEEN_AT}/dnsmasq.conf", _marker(folder)])
 
