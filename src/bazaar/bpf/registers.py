@@ -28,7 +28,7 @@ from bazaar.bpf.ir import (
     Slot,
     Store,
 )
-from bazaar.bpf.lower import MACHINE, R0, fits, signed
+from bazaar.bpf.lower import MACHINE, fits, signed
 from bazaar.errors import CompileError
 
 NUMBERS: dict[Reg, int] = {reg: number for number, reg in enumerate(MACHINE)}
@@ -71,7 +71,7 @@ def allocate(code: list[Node], *, slots: int = 0) -> Allocation:
         assigned, spilled = _scan(intervals)
         if not spilled:
             return Allocation(code, assigned)
-        spill = _Spill(code, spilled, fresh, slots)
+        spill = _Spill(code, [intervals[reg] for reg in spilled], fresh, slots)
         code = spill.run()
         fresh, slots = spill.fresh, spill.slots
         tiny |= spill.tiny
@@ -185,7 +185,7 @@ def _free(
     return free[0]
 
 
-def _evict(  # noqa: PLR0917 - the state of one scan
+def _evict(
     item: Interval,
     busy: list[int],
     fixed: list[int],
@@ -221,18 +221,29 @@ def _evict(  # noqa: PLR0917 - the state of one scan
 class _Spill:
     """Rewrites code so that the spilled registers live on the stack, or are made again."""
 
-    def __init__(self, code: Sequence[Node], spilled: set[Reg], fresh: int, slots: int) -> None:
+    def __init__(
+        self, code: Sequence[Node], spilled: list[Interval], fresh: int, slots: int
+    ) -> None:
         self.code = code
         self.fresh = fresh
         self.slots = slots
         self.tiny: set[Reg] = set()
         self.out: list[Node] = []
-        self.remade = _remade(code, spilled)
+        self.remade = _remade(code, {item.reg for item in spilled})
         self.home: dict[Reg, Slot] = {}
-        for reg in sorted(spilled, key=lambda reg: reg.number):
-            if reg not in self.remade:
-                self.home[reg] = Slot(self.slots, 8)
+        busy: list[tuple[Slot, int]] = []  # those that are never needed together share a slot
+        for item in sorted(spilled, key=lambda item: (item.start, item.reg.number)):
+            if item.reg in self.remade:
+                continue
+            for index, (slot, live) in enumerate(busy):
+                if not live & item.live:
+                    busy[index] = (slot, live | item.live)
+                    break
+            else:
+                slot = Slot(self.slots, 8)
                 self.slots += 1
+                busy.append((slot, item.live))
+            self.home[item.reg] = slot
 
     def run(self) -> list[Node]:
         for node in self.code:
@@ -302,6 +313,3 @@ def _remade(code: Sequence[Node], spilled: set[Reg]) -> dict[Reg, Node]:
         ):
             found[reg] = node
     return found
-
-
-__all__ = ["R0", "Allocation", "Interval", "allocate"]
