@@ -6,7 +6,7 @@ The command line prints both, without a traceback, and exits with ``exit_code``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class BazaarError(Exception):
@@ -29,8 +29,7 @@ class UsageError(BazaarError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One mistake in a text the user wrote: where it stands and what would be accepted.
 
     ``line`` and ``column`` count from 1; 0 means the place is not known.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import UsageError
 from bazaar.model.container import ContainerSpec, Image, Limits, Mount
+from bazaar.model.record import record
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """The words of the command line, not yet judged."""
 
@@ -127,8 +127,7 @@ def _image(request: Request) -> Image:
 
 
 def _run(spec: ContainerSpec, request: Request) -> int:
-    from dataclasses import replace
-
+    from bazaar.model.record import replace
     from bazaar.run import containers
 
     containers.check_free(spec)

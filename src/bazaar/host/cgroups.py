@@ -13,12 +13,12 @@ import errno
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bazaar.errors import KernelError
 from bazaar.host import mounts
 from bazaar.model.container import Limits
+from bazaar.model.record import field, record
 
 PARENT = "bazaar"
 NO_LIMITS = Limits()
@@ -26,7 +26,7 @@ LIMITING = ("memory", "cpu", "pids")
 PERIOD = 100_000  # microseconds; the kernel's own default period of the CPU bandwidth controller
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hierarchies:
     """Where this machine's hierarchies are mounted."""
 

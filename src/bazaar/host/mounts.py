@@ -6,10 +6,10 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import KernelError
+from bazaar.model.record import record
 
 # linux/mount.h
 MS_RDONLY = 0x1
@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MountPoint:
     """One line of /proc/self/mountinfo (proc(5))."""
 

@@ -12,14 +12,14 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass
 
 from bazaar.errors import KernelError
+from bazaar.model.record import record
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identity:
     """One process of this boot: its pid and its start time in clock ticks since boot."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from bazaar.model.record import field, record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Limits:
     """What a container may use at most; None is no limit."""
 
@@ -15,7 +16,7 @@ class Limits:
     pids: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mount:
     """A directory or file of the host (or a tmpfs) seen at ``target`` inside."""
 
@@ -25,7 +26,7 @@ class Mount:
     kind: str = "bind"  # bind | tmpfs
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageConfig:
     """The part of an OCI image configuration that decides how it runs."""
 
@@ -38,7 +39,7 @@ class ImageConfig:
     exposed_ports: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """An image that is on this machine, unpacked and shared by content."""
 
@@ -51,7 +52,7 @@ class Image:
     seconds: float = 0.0  # what making or pulling it took
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContainerSpec:
     """One container as the engine is to make it."""
 
@@ -73,7 +74,7 @@ class ContainerSpec:
     labels: tuple[tuple[str, str], ...] = ()  # bazaar, service, site, replica
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContainerState:
     """What a container is doing now."""
 

@@ -11,15 +11,15 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from bazaar.errors import EngineError
 from bazaar.host import cgroups, processes
+from bazaar.model.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Launch:
     """What it takes to start a container and to clear up after it; kept as launch.json."""
 

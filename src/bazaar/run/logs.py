@@ -12,9 +12,10 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from bazaar.model.record import record
 
 LARGEST = 10 << 20  # bytes of one file; there are at most two
 LONGEST = 16 << 10  # bytes of one entry; a longer line becomes several
@@ -22,7 +23,7 @@ NAME = "log"
 OLD = "log.1"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogLine:
     """One entry: when it came, on which stream, its bytes, and whether its line ends with it."""
 

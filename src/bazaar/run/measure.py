@@ -11,13 +11,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import EngineError
 from bazaar.host import paths
 from bazaar.model.container import ContainerSpec, Image
 from bazaar.model.figure import Figure
+from bazaar.model.record import record
 from bazaar.run import bundle, engines, rootfs
 
 SLACK = 60.0  # milliseconds `bazaar run` may take longer than runsc alone
@@ -25,7 +25,7 @@ SAID = b"first byte\n"
 COMMAND = ("/bin/echo", "first byte")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Times:
     """Milliseconds from exec to the first byte of output, one a run."""
 

@@ -10,11 +10,11 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import EngineError, KernelError
 from bazaar.host import mounts
+from bazaar.model.record import record
 
 MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 MAX_DATABASE = 1 << 20  # bytes of an image's /etc/passwd or /etc/group that are read
@@ -90,7 +90,7 @@ def resolve(root: Path, path: str) -> Path | None:
     return root.joinpath(*done)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class User:
     """Who a container's process is."""
 
@@ -150,7 +150,7 @@ def _database(root: Path, path: str, width: int) -> list[list[str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Executable:
     """Whether a command can be run: its exit code as docker has it, 0 when it can."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from bazaar.errors import ImageError
 from bazaar.model.container import Image
+from bazaar.model.record import replace
 from bazaar.run.images import store
 
 Progress = Callable[[str], None]

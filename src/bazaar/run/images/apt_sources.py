@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from bazaar.model.record import record
 
 APT = Path("/etc/apt")
 COMPONENTS = frozenset(
@@ -24,7 +25,7 @@ _SETTINGS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """One suite of one archive."""
 

@@ -16,13 +16,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from bazaar.errors import ImageError
 from bazaar.host import files, paths
 from bazaar.model.container import Image, ImageConfig
+from bazaar.model.record import record
 from bazaar.run import locks
 from bazaar.run.images import apt_sources, store
 
@@ -44,7 +44,7 @@ _CHROOT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """What a deb:// reference asks for."""
 
