@@ -96,6 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BazaarError as error:
         print_error(error)
         return error.exit_code
+    except OSError as error:
+        # What no layer foresaw: a full disk, a file that may not be read.
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(f"{place}{error.strerror or error}", None)
+        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -38,15 +38,18 @@ def run(file: str | None, *, yes: bool, as_json: bool, wanted: ResolvedBazaar | 
     began = time.monotonic()
     wanted = wanted or plan_command.read(file)
     client.need_root()
+    machine.check_space()
     progress = output.Progress()
     secrets = client.read_secrets(wanted)
     with lock(paths.state() / "bazaars" / f"{wanted.name}.lock", "up"):
         missing = machine.prepare(wanted, progress.step)
         progress.clear()
-        changes = plan(wanted, client.current(wanted.name), secrets)
+        current = client.current(wanted.name)
+        changes = plan(wanted, current, secrets)
         if not as_json:
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
         if changes:
+            machine.check_places(wanted, current)
             _confirm(changes, yes=yes)
             _images(wanted, progress)
             problems = _apply(wanted, secrets, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,9 +16,23 @@ from bazaar.errors import LockedError, StateError
 
 
 def write_atomic(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``content``: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace ``path`` by ``content``: temporary file, fsync, rename, fsync of the folder.
+
+    Raises StateError when that cannot be; the old content is there still.
+    """
     data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, data, mode)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StateError(
+            f"{path}: cannot be written: {error.strerror}",
+            hint=f"{'free space' if full else 'make it writable'} there, and run the same again",
+        ) from error
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

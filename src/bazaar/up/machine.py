@@ -2,10 +2,52 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+from bazaar.errors import MissingError, StateError
+from bazaar.host import paths
 from bazaar.spec.resolved import ResolvedBazaar
 from bazaar.up import doctor
+from bazaar.up.plan import Current
+
+LEAST_FREE = 32 << 20  # bytes
+
+
+def check_space() -> None:
+    """Raises StateError where the state folder has no room for what is about to be written."""
+    folder = paths.state()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE:
+        raise StateError(
+            f"{folder}: no space left for a bazaar's state: {free >> 10} KiB are free",
+            hint=f"free {LEAST_FREE >> 20} MiB there, or name another folder in BAZAAR_STATE",
+        )
+
+
+def check_places(wanted: ResolvedBazaar, current: Current) -> None:
+    """Raises NetworkError or MissingError where a subnet or port is taken, or a file is not there.
+
+    What this bazaar itself holds already is its own.
+    """
+    from bazaar.site import network, ports
+
+    if wanted.subnet:
+        network.choose_subnet(wanted.subnet, bazaar=wanted.name)
+    held = {publish for s in (current.applied or wanted).services for publish in s.publish}
+    if current.applied is None or not current.supervised:
+        held = set()
+    for service in wanted.services:
+        for publish in service.publish:
+            if publish not in held:
+                ports.check_free(publish.address, publish.port, service.name)
+        if service.certificate and not Path(service.certificate).is_file():
+            raise MissingError(
+                f"services.{service.name}.certificate: there is no file {service.certificate}",
+                hint="name a PEM file with key and chain",
+            )
 
 
 def prepare(wanted: ResolvedBazaar, progress: Callable[[str], None]) -> list[str]:
