@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "src"))
 
 from bazaar.bpf import programs, syscall  # noqa: E402
+from bazaar.errors import BazaarError  # noqa: E402
 from bazaar.model.figure import Figure  # noqa: E402
 
 BAZAAR = [sys.executable, "-I", "-m", "bazaar", "trace"]
@@ -37,7 +38,8 @@ class Rival:
     """bpftrace: the one of `bench/setup`, in its own root, else none."""
 
     def __init__(self) -> None:
-        setup = subprocess.run([HERE / "setup", "--path"], capture_output=True, text=True, check=True)
+        asked = [HERE / "setup", "--path"]
+        setup = subprocess.run(asked, capture_output=True, text=True, check=True)
         self.root = Path(setup.stdout.strip()) / "trixie"
         self.name = ""
         self.binds: list[Path] = []
@@ -103,13 +105,13 @@ def wait_for_program(before: set[int], tracer: subprocess.Popen[bytes]) -> int:
             try:
                 with programs.open_id(number) as program:
                     info = program.info()
-            except Exception:  # noqa: S112 - it is gone again
+            except BazaarError:  # it is gone again
                 continue
             if info.type == programs.ProgramType.TRACEPOINT and info.runs:
                 time.sleep(0.2)
                 return number
         # A write, so that the program runs.
-        os.write(os.open(os.devnull, os.O_WRONLY), b"x")
+        Path(os.devnull).write_bytes(b"x")
         time.sleep(0.05)
     sys.exit("the tracer did not attach its program")
 
@@ -146,7 +148,9 @@ def interleave(
     return mine, other
 
 
-def figure(name: str, unit: str, rival: str, mine: list[float], other: list[float], most: float) -> Figure:
+def figure(
+    name: str, unit: str, rival: str, mine: list[float], other: list[float], most: float
+) -> Figure:
     """Medians, their ratio, and whether it is at most `most`."""
     value = round(statistics.median(mine), 4)
     goal = f"<= {most:.3g} x"
@@ -157,24 +161,36 @@ def figure(name: str, unit: str, rival: str, mine: list[float], other: list[floa
     return Figure(name, value, unit, rival, theirs, ratio, goal, ratio <= most)
 
 
+def compare(
+    first: tuple[str, str, float],
+    second: tuple[str, str, float],
+    rival: Rival,
+    mine: list[tuple[float, float]],
+    other: list[tuple[float, float]],
+) -> list[Figure]:
+    """The two figures each run gave."""
+    return [
+        figure(
+            name, unit, rival.name, [pair[at] for pair in mine], [pair[at] for pair in other], most
+        )
+        for at, (name, unit, most) in enumerate((first, second))
+    ]
+
+
 def measure(rounds: int) -> list[Figure]:
     """All figures."""
     rival = Rival()
     try:
         theirs = rival.command("-e", EMPTY) if rival.name else None
         mine, other = interleave(run, [*BAZAAR, "-e", EMPTY], theirs, rounds)
-        found = [
-            figure("trace.start", "s", rival.name, [a for a, _ in mine], [a for a, _ in other], 0.5),
-            figure("trace.memory", "MB", rival.name, [b for _, b in mine], [b for _, b in other], 1 / 3),
-        ]
+        found = compare(
+            ("trace.start", "s", 0.5), ("trace.memory", "MB", 1 / 3), rival, mine, other
+        )
         theirs = rival.command("-e", WRITES) if rival.name else None
         with programs.statistics():
             mine, other = interleave(traced, [*BAZAAR, "-e", WRITES], theirs, max(3, rounds // 3))
-        found += [
-            figure("trace.cost_stats", "ns", rival.name, [b for _, b in mine], [b for _, b in other], 1.1),
-            figure("trace.cost_wall", "s", rival.name, [a for a, _ in mine], [a for a, _ in other], 1.1),
-        ]
-        return found
+        wall, counted = ("trace.cost_wall", "s", 1.1), ("trace.cost_stats", "ns", 1.1)
+        return found + compare(wall, counted, rival, mine, other)
     finally:
         rival.close()
 
@@ -186,14 +202,20 @@ def main() -> int:
     options = parser.parse_args()
     figures = measure(options.rounds)
     if options.output == "json":
-        machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
-        print(json.dumps({"machine": machine, "figures": [asdict(one) for one in figures]}, indent=2))
+        machine = {
+            "kernel": platform.release(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        found = {"machine": machine, "figures": [asdict(one) for one in figures]}
+        print(json.dumps(found, indent=2))
         return 0
     print(f"{'FIGURE':<18}{'MEASURED':>12}  {'RIVAL':<28}{'RATIO':>7}  {'GOAL':<10}")
     for one in figures:
         other = f"{one.rival} {one.rival_value} {one.unit}" if one.rival else one.note
         holds = "-" if one.holds is None else "holds" if one.holds else "does not hold"
-        print(f"{one.name:<18}{one.value:>9} {one.unit:<3} {other:<28}{one.ratio or '-':>6}  {one.goal:<10} {holds}")
+        measured = f"{one.name:<18}{one.value:>9} {one.unit:<3}"
+        print(f"{measured} {other:<28}{one.ratio or '-':>6}  {one.goal:<10} {holds}")
     return 0
 
 

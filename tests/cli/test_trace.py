@@ -114,7 +114,8 @@ def test_signals_print_the_maps(number: signal.Signals):
 
 
 def test_losses_are_told():
-    text = 'tracepoint:syscalls:sys_enter_write /args.count == 997/ { printf("%s\\n", str(args.buf, 900)); }'
+    probe = "tracepoint:syscalls:sys_enter_write /args.count == 997/"
+    text = probe + ' { printf("%s\\n", str(args.buf, 900)); }'
     child = subprocess.Popen(
         [*COMMAND, "-e", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -134,8 +135,9 @@ def test_losses_are_told():
 
 
 def test_a_reader_that_leaves():
+    text = 'interval:ms:1 { printf("line\\n"); }'
     done = subprocess.run(
-        ["sh", "-c", f"{' '.join(COMMAND)} -e 'interval:ms:1 {{ printf(\"line\\n\"); }}' | head -n 2"],
+        ["sh", "-c", f"{' '.join(COMMAND)} -e '{text}' | head -n 2"],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout == "line\nline\n"

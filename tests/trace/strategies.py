@@ -28,9 +28,10 @@ TEXT_FIELDS = {
     ],
     "tracepoint:sched:sched_switch": ["args.prev_comm", "args.next_comm"],
 }
-OPERATORS = st.sampled_from(
-    "+ - * / % & | ^ << >> == != < > <= >= && ||".split()
-)  # fmt: skip
+OPERATORS = st.sampled_from([
+    "+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>", "==", "!=", "<", ">", "<=", ">=",
+    "&&", "||",
+])  # fmt: skip
 
 
 def numbers(probe: str) -> st.SearchStrategy[str]:
@@ -46,9 +47,9 @@ def numbers(probe: str) -> st.SearchStrategy[str]:
             st.tuples(inner, OPERATORS, inner).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
             st.tuples(st.sampled_from("-!~"), inner).map(lambda p: f"({p[0]} {p[1]})"),
             st.tuples(inner, inner, inner).map(lambda p: f"({p[0]} ? {p[1]} : {p[2]})"),
-            st.tuples(
-                st.sampled_from("u ".split() + [""]), st.sampled_from([8, 16, 32, 64]), inner
-            ).map(lambda p: f"({p[0]}int{p[1]}){p[2]}"),
+            st.tuples(st.sampled_from(["u", ""]), st.sampled_from([8, 16, 32, 64]), inner).map(
+                lambda p: f"({p[0]}int{p[1]}){p[2]}"
+            ),
             st.sampled_from(
                 ["$a++", "--$b", "@n++", "++@m[tid]", "@k[comm, 1]--", "has_key(@m, 2)"]
             ),
@@ -72,10 +73,10 @@ def statements(probe: str) -> st.SearchStrategy[str]:
     number, text = numbers(probe), texts(probe)
     plain = st.one_of(
         number.map(lambda n: f"$a = {n};"),
-        st.tuples(st.sampled_from("+ - * / % & | ^ << >>".split()), number).map(
-            lambda p: f"$b {p[0]}= {p[1]};"
-        ),
-        st.tuples(st.sampled_from("+ - * & | ^ <<".split()), number).map(
+        st.tuples(
+            st.sampled_from(["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>"]), number
+        ).map(lambda p: f"$b {p[0]}= {p[1]};"),
+        st.tuples(st.sampled_from(["+", "-", "*", "&", "|", "^", "<<"]), number).map(
             lambda p: f"@n {p[0]}= {p[1]};"
         ),
         number.map(lambda n: f"@m[{n}] = {n};"),
@@ -87,7 +88,7 @@ def statements(probe: str) -> st.SearchStrategy[str]:
         st.tuples(text, number).map(
             lambda p: f"@lin[{p[1]}, {p[0]}] = lhist({p[1]}, -50, 1000, 30);"
         ),
-        st.tuples(st.sampled_from("sum min max avg stats".split()), number).map(
+        st.tuples(st.sampled_from(["sum", "min", "max", "avg", "stats"]), number).map(
             lambda p: f"@{p[0]}[container] = {p[0]}({p[1]});"
         ),
         text.map(lambda t: f"@c[{t}] = count();"),
@@ -122,8 +123,8 @@ def statements(probe: str) -> st.SearchStrategy[str]:
 @st.composite
 def programs(draw: st.DrawFn) -> str:
     """A whole program; what it reads is set first."""
-    parts = ["BEGIN { @n = 1; @m[1] = 1; @k[\"x\", 1] = 1; @s = \"\"; @c[\"x\"] = count();"
-             " @hist[\"\"] = hist(1); }"]  # fmt: skip
+    first = '@n = 1; @m[1] = 1; @k["x", 1] = 1; @s = ""; @c["x"] = count(); @hist[""] = hist(1);'
+    parts = [f"BEGIN {{ {first} }}"]
     for _ in range(draw(st.integers(1, 2))):
         probe = draw(st.sampled_from(sorted(FIELDS)))
         predicate = draw(st.one_of(st.just(""), numbers(probe).map(lambda n: f"/({n})/ ")))

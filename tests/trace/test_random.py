@@ -16,9 +16,9 @@ from tests.trace.kernel import needs_root
 from tests.trace.strategies import programs as random_programs
 
 PIECES = st.sampled_from(
-    "BEGIN END tracepoint:syscalls:sys_enter_write interval:s:1 { } ( ) [ ] / // /* */ ; , . -> @ @x "
-    '$x $1 $# " "a" 1 0x 99999999999999999999999 1e999 08 + - ++ -- = == ? : if else unroll return '
-    "hist( count() comm args.count (uint8) ! ~ && || << >>= \n \\ # é \0".split(" ")
+    "BEGIN END tracepoint:syscalls:sys_enter_write interval:s:1 { } ( ) [ ] / // /* */ ; , . -> @ "  # noqa: SIM905
+    '@x $x $1 $# " "a" 1 0x 99999999999999999999999 1e999 08 + - ++ -- = == ? : if else unroll '
+    "return hist( count() comm args.count (uint8) ! ~ && || << >>= \n \\ # é \0".split(" ")
 )
 QUICK = settings(
     max_examples=int(os.environ.get("BAZAAR_EXAMPLES", "40")),
@@ -51,9 +51,17 @@ def test_any_body_is_compiled_or_refused(text: str):
         assert str(error)
 
 
-@pytest.mark.parametrize("text", ["(" * 5000, "BEGIN { @ = " + "-" * 5000, "BEGIN " + "{ if (1) " * 500,
-                                  "BEGIN { @ = 1" + " + 1" * 5000 + "; }", "BEGIN { @ = " + "1 ? " * 900,
-                                  "BEGIN { @ = " + "(1 + " * 50 + "1" + ")" * 50 + "; }"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 5000,
+        "BEGIN { @ = " + "-" * 5000,
+        "BEGIN " + "{ if (1) " * 500,
+        "BEGIN { @ = 1" + " + 1" * 5000 + "; }",
+        "BEGIN { @ = " + "1 ? " * 900,
+        "BEGIN { @ = " + "(1 + " * 50 + "1" + ")" * 50 + "; }",
+    ],
+)
 def test_depth_is_bounded(text: str):
     try:
         parser.parse(text)

@@ -202,7 +202,7 @@ class _Child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(self.gate)
             if os.read(gate, 1):
-                os.execvp(words[0], words)
+                os.execvp(words[0], words)  # noqa: S606 - there is no shell, and none is wanted
         except OSError as error:
             print(f"bazaar: {words[0]}: {error.strerror}", file=sys.stderr, flush=True)
         finally:

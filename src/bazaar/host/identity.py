@@ -56,7 +56,7 @@ class Names:
         return dict(self._names)
 
     def name(self, cgroup: int) -> str:
-        """The container's name; ``host`` for processes in none, ``cgroup 123`` for an unknown one."""
+        """The container's name; ``host`` for processes in none, ``cgroup 123`` for unknown ones."""
         if cgroup not in self._names:
             self.refresh()
         return self._names.get(cgroup, f"cgroup {cgroup}" if cgroup else HOST)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bazaar.trace.pinned import adopt, pause, pin, remove, resume
-    from bazaar.trace.program import Compiled, compile
+    from bazaar.trace.program import Compiled, compile  # noqa: A004 - what it does
     from bazaar.trace.session import Losses, Output, RunFigures, Session, attach
 
 _PLACES = {
@@ -29,8 +29,8 @@ _PLACES = {
     "remove": "pinned",
 }
 __all__ = [
-    "Compiled", "Losses", "Output", "RunFigures", "Session", "adopt", "attach", "compile", "pause", "pin", "remove",
-    "resume",
+    "Compiled", "Losses", "Output", "RunFigures", "Session", "adopt", "attach", "compile", "pause",
+    "pin", "remove", "resume",
 ]  # fmt: skip
 
 

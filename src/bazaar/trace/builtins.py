@@ -46,7 +46,7 @@ def argument(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def type_of(name: str, point: ProbePoint) -> Type | str:
+def type_of(name: str, point: ProbePoint) -> Type | str:  # noqa: PLR0911 - one line a kind
     """The type of a builtin at this place, or what is wrong with it."""
     if name == "args":
         if point.kind != "tracepoint":

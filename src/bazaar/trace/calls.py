@@ -32,9 +32,13 @@ CALLS = {
     "printf": (1, 33), "print": (1, 3), "clear": (1, 1), "zero": (1, 1), "delete": (1, 9),
     "exit": (0, 1), "time": (0, 1), "str": (1, 2), "strncmp": (3, 3), "has_key": (2, 9),
 }  # fmt: skip
-_NOT_YET = frozenset(
-    ["join", "buf", "ksym", "usym", "kaddr", "uaddr", "kstack", "ustack", "cat", "system", "ntop", "pton", "reg", "cgroupid", "strftime", "signal", "macaddr", "bswap", "skboutput", "strerror", "override", "path", "len", "strcontains", "cgroup_path", "sizeof", "offsetof", "nsecs", "kptr", "uptr", "errorf", "warnf", "assert", "unwatch", "skb_output", "tseries", "getopt", "syscall_name", "socket_cookie"]
-)
+_NOT_YET = frozenset((
+    "join", "buf", "ksym", "usym", "kaddr", "uaddr", "kstack", "ustack", "cat", "system",
+    "ntop", "pton", "reg", "cgroupid", "strftime", "signal", "macaddr", "bswap", "skboutput",
+    "strerror", "override", "path", "len", "strcontains", "cgroup_path", "sizeof",
+    "offsetof", "nsecs", "kptr", "uptr", "errorf", "warnf", "assert", "unwatch",
+    "skb_output", "tseries", "getopt", "syscall_name", "socket_cookie",
+))  # fmt: skip
 MOST_BUCKETS = 1000  # of lhist(), as bpftrace has it
 LONGEST = 1024  # bytes str() reads at most where it is told how many
 
@@ -51,12 +55,12 @@ def check_aggregate(checker: Checker, node: tree.Call) -> Aggregate:
             )
         signed = isinstance(kind, Int) and kind.signed
     if node.name == "hist":
-        bits = checker.constant(node.arguments[1], "hist()") if len(node.arguments) > 1 else 0
-        if not 0 <= bits <= 5:
-            checker.fail(
-                f"hist(): the second argument is a number from 0 to 5, not {bits}",
-                node.arguments[1],
-            )
+        bits = 0
+        for argument in node.arguments[1:]:
+            bits = checker.constant(argument, "hist()")
+            if not 0 <= bits <= 5:
+                message = f"hist(): the second argument is a number from 0 to 5, not {bits}"
+                checker.fail(message, argument)
         return Aggregate("hist", parameters=(bits,))
     if node.name == "lhist":
         least, most, step = (checker.constant(one, "lhist()") for one in node.arguments[1:])
@@ -116,7 +120,8 @@ def _printf(checker: Checker, node: tree.Call) -> Type:
     if len(wanted) != len(given):
         which = "Not enough" if len(given) < len(wanted) else "Too many"
         checker.fail(
-            f"printf: {which} arguments for format string ({len(given)} supplied, {len(wanted)} expected)",
+            f"printf: {which} arguments for format string "
+            f"({len(given)} supplied, {len(wanted)} expected)",
             node,
         )
     for piece, argument in zip(wanted, given, strict=True):
@@ -134,7 +139,8 @@ def _printf(checker: Checker, node: tree.Call) -> Type:
         if not fits:
             expected = "string" if piece.kind == "s" else "int"
             checker.fail(
-                f"printf: %{piece.kind} specifier expects a value of type {expected} ({name_of(kind)} supplied)",
+                f"printf: %{piece.kind} specifier expects a value of type {expected} "
+                f"({name_of(kind)} supplied)",
                 argument,
             )
     return NOTHING

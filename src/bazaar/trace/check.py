@@ -7,7 +7,7 @@ reports what is still unknown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from bazaar.model.record import record
 from bazaar.trace import builtins, points, tree
@@ -108,7 +108,7 @@ class Checker:
         raise error_at(self.text, message, span, hint)
 
     def units(self, clause: tree.Clause) -> list[Unit]:
-        """A program for each point; tracepoints share one where the body does not tell them apart."""
+        """A program for each point; tracepoints share one where the body cannot tell them apart."""
         found: list[ProbePoint] = []
         for point in clause.points:
             found += points.resolve(self.text, point, self.parameters)
@@ -225,7 +225,8 @@ class Checker:
             )
             given = f"arguments: '{', '.join(map(str, kinds))}'" if kinds else "no arguments"
             self.fail(
-                f"Argument mismatch for {node.name}: trying to access with {given} when map expects {expected}",
+                f"Argument mismatch for {node.name}: trying to access with {given} "
+                f"when map expects {expected}",
                 node,
             )
         new = tuple(kind for kind in merged if kind is not None)
@@ -270,7 +271,8 @@ class Checker:
         info = self.map_keys(node)
         if isinstance(info.value, Aggregate):
             self.fail(
-                f"{node.name} holds {info.value.name}(), which is kept per processor and cannot be part of an expression",
+                f"{node.name} holds {info.value.name}(), which is kept per processor and cannot be "
+                "part of an expression",
                 node,
                 f"print({node.name}) shows it; to compute with it, count by {node.name}++ instead",
             )
@@ -301,7 +303,7 @@ class Checker:
         self.unit.types[id(node)] = kind
         return kind
 
-    def infer(self, node: tree.Expression) -> Type:  # noqa: PLR0911 - one line a kind of node
+    def infer(self, node: tree.Expression) -> Type:  # noqa: PLR0911, PLR0912 - one line a kind
         match node:
             case tree.Integer(value=value):
                 return Int(signed=value < 1 << 63, neutral=value < 1 << 63)
@@ -313,7 +315,8 @@ class Checker:
             case tree.Positional(number=number):
                 if builtins.parameter_problem(self.parameters, number):
                     self.fail(
-                        f"${number} is '{self.parameters[number - 1]}', no number; str(${number}) takes it as a string",
+                        f"${number} is '{self.parameters[number - 1]}', no number; "
+                        f"str(${number}) takes it as a string",
                         node,
                     )
                 return Int(neutral=True)
@@ -375,7 +378,7 @@ class Checker:
             )
         return found.type
 
-    def index(self, node: tree.Index) -> Type:
+    def index(self, node: tree.Index) -> Type:  # noqa: RET503 - fail() does not return
         kind = self.of(node.of)
         index = self.of(node.index)
         self.need_number(index, node.index, "[]")
@@ -423,7 +426,8 @@ class Checker:
                             f"Type mismatch for '{operator}': comparing '{one}' with '{two}'", node
                         )
                     self.fail(
-                        f"The {operator} operator can not be used on expressions of types {name_of(one)}, {name_of(two)}",
+                        f"The {operator} operator can not be used on expressions of types "
+                        f"{name_of(one)}, {name_of(two)}",
                         node,
                     )
                 return binary_type(operator, one, two)
@@ -452,11 +456,11 @@ def _names(clause: tree.Clause) -> set[str]:
     """The builtins a clause uses."""
     found: set[str] = set()
 
-    def look(node: object) -> None:
+    def look(node: Any) -> None:
         if isinstance(node, tree.Name):
             found.add(node.name)
         elif isinstance(node, tuple):
-            for one in node:
+            for one in cast("tuple[Any, ...]", node):
                 look(one)
         elif slots := getattr(node, "__slots__", None):
             for slot in slots:

@@ -14,9 +14,11 @@ _FIELD = re.compile(
     r"^\tfield:(?P<declaration>[^;]+);\toffset:(?P<offset>\d+);\tsize:(?P<size>\d+);(?:\tsigned:(?P<signed>[01]);)?"
 )
 _ARRAY = re.compile(r"^(?P<type>.*?)\s*(?P<name>\w+)\[(?P<count>\w*)\]$")
-_SIGNED = frozenset(
-    ["int", "long", "short", "s8", "s16", "s32", "s64", "__s8", "__s16", "__s32", "__s64", "pid_t", "loff_t", "off_t", "ssize_t", "clockid_t", "timer_t", "key_t", "time_t", "mqd_t", "rwf_t", "key_serial_t"]
-)
+_SIGNED = frozenset((
+    "int", "long", "short", "s8", "s16", "s32", "s64", "__s8", "__s16", "__s32", "__s64",
+    "pid_t", "loff_t", "off_t", "ssize_t", "clockid_t", "timer_t", "key_t", "time_t",
+    "mqd_t", "rwf_t", "key_serial_t",
+))  # fmt: skip
 _SAFE = re.compile(r"[A-Za-z0-9_\-]+")
 
 
@@ -88,7 +90,9 @@ def parse_format(text: str, *, user: bool) -> tuple[EventField, ...]:
     return tuple(found)
 
 
-def _field(declaration: str, offset: int, size: int, signed: bool, user: bool) -> EventField | None:
+def _field(  # noqa: PLR0911 - one way out a kind of declaration
+    declaration: str, offset: int, size: int, signed: bool, user: bool
+) -> EventField | None:
     for mark in ("__data_loc", "__rel_loc"):
         if declaration.startswith(mark):
             kind, name = declaration.removeprefix(mark).strip().rsplit(None, 1)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from bazaar.model.record import record
 
 _SPECIFIER = re.compile(
-    r"%(?P<flags>[-+ #0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<length>hh|h|ll|l|j|z|t|q)?(?P<kind>.?)",
+    r"%(?P<flags>[-+ #0]*)(?P<width>\d*)(?P<precision>\.\d*)?"
+    r"(?P<length>hh|h|ll|l|j|z|t|q)?(?P<kind>.?)",
     re.DOTALL,
 )
 _BITS = {"hh": 8, "h": 16, "": 32, "l": 64, "ll": 64, "j": 64, "z": 64, "t": 64, "q": 64}

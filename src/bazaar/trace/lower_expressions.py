@@ -36,7 +36,7 @@ class Expressions:
 
     # Numbers
 
-    def number(self, node: tree.Expression) -> Operand:  # noqa: PLR0911 - one line a kind of node
+    def number(self, node: tree.Expression) -> Operand:  # noqa: PLR0911, PLR0912 - one line a kind
         """The value of an expression that is no string, in a register or as a constant."""
         b = self.b
         match node:
@@ -77,7 +77,7 @@ class Expressions:
             case tree.String():
                 raise AssertionError("a string is no number")
 
-    def builtin(self, name: str) -> Operand:  # noqa: PLR0911 - one line a name
+    def builtin(self, name: str) -> Operand:  # noqa: PLR0911, PLR0912 - one line a name
         b = self.b
         match name:
             case "pid":

@@ -22,16 +22,17 @@ CASTS = frozenset(
 _COMPOUND = {
     f"{operator}=": operator for operator in ("+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>")
 }
+_LOOPS = "loops are not supported yet; `unroll (n) { … }` repeats a body so many times"
 _REFUSED = {
-    "for": "loops are not supported yet; `unroll (n) { … }` repeats a body a fixed number of times",
-    "while": "loops are not supported yet; `unroll (n) { … }` repeats a body a fixed number of times",
+    "for": _LOOPS,
+    "while": _LOOPS,
     "break": "there are no loops to break out of",
     "continue": "there are no loops to continue",
     "offsetof": "C types are not supported",
     "sizeof": "C types are not supported",
 }
 _REFUSED_AT_TOP = {
-    "config": "config blocks are not supported; options of `bazaar trace` stand on the command line",
+    "config": "config blocks are not supported; options stand on the command line",
     "macro": "macros are not supported",
     "import": "imports are not supported",
     "fn": "functions are not supported",
@@ -305,7 +306,7 @@ class _Parser:
                 node = tree.Field((start, self.end), node, name.text, name.span)
         return node
 
-    def primary(self) -> tree.Expression:
+    def primary(self) -> tree.Expression:  # noqa: PLR0911 - one line a kind of token
         token = self.next()
         match token.kind:
             case "number":

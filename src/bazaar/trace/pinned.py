@@ -16,7 +16,7 @@ from bazaar.bpf import maps as kernel_maps
 from bazaar.bpf.maps import Map
 from bazaar.errors import StateError
 from bazaar.host import files
-from bazaar.trace.program import compile
+from bazaar.trace.program import compile  # noqa: A004 - what it does
 from bazaar.trace.session import Session, link
 
 _VERSION = 1
@@ -128,7 +128,7 @@ def _names(known: dict[int, str]) -> Any:
 
 def _unknown(description: Path) -> StateError:
     return StateError(
-        f"{description}: the probe was attached by another version of Bazaar, or its state is damaged",
+        f"{description}: another version of Bazaar attached the probe, or its state is damaged",
         hint="it is attached anew; what it counted is lost",
     )
 

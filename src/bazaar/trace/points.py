@@ -66,7 +66,7 @@ class _Resolver:
     def fail(self, message: str, hint: str | None = None) -> NoReturn:
         raise error_at(self.text, message, self.point.span, hint)
 
-    def run(self) -> list[ProbePoint]:
+    def run(self) -> list[ProbePoint]:  # noqa: RET503 - fail() does not return
         given = self.parts[0]
         kind = ALIASES.get(given, given)
         match kind:
@@ -123,9 +123,8 @@ class _Resolver:
         if len(parts) == 1 and (found := re.fullmatch(r"(\d+)(s|ms|us|ns|hz)", parts[0])):
             parts = [found[2], found[1]]
         if len(parts) != 2 or parts[0] not in units or not parts[1].isdecimal():
-            self.fail(
-                f"write {kind}:UNIT:NUMBER, unit one of s, ms, us, hz: {kind}:{'s:1' if kind == 'interval' else 'hz:99'}"
-            )
+            example = "interval:s:1" if kind == "interval" else "profile:hz:99"
+            self.fail(f"write {kind}:UNIT:NUMBER, unit one of s, ms, us, hz: {example}")
         unit, number = parts[0], int(parts[1][:20])
         if number == 0:
             self.fail(f"{kind} needs a number above 0")

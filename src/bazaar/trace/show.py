@@ -21,7 +21,7 @@ def text(maps: Iterable[MapValue]) -> str:
 
 
 def json(maps: Iterable[MapValue]) -> str:
-    """Maps as JSON objects, one a line, as bpftrace -f json prints them; empty ones are left out."""
+    """Maps as JSON objects, one a line, as bpftrace -f json prints them; no empty ones."""
     return "".join(_line(*_map_object(item)) for item in maps if item.entries)
 
 

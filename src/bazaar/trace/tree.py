@@ -268,7 +268,7 @@ def _all(expressions: tuple[Expression, ...]) -> str:
     return ", ".join(map(expression, expressions))
 
 
-def expression(node: Expression) -> str:  # noqa: PLR0911 - one line a kind of node
+def expression(node: Expression) -> str:  # noqa: PLR0911, PLR0912 - one line a kind of node
     """An expression as text, in parentheses wherever the order could be read otherwise."""
     match node:
         case Integer(value=value):

@@ -125,7 +125,7 @@ def name_of(kind: Type) -> str:
             return str(kind)
 
 
-def unify(left: Type, right: Type) -> Type | None:
+def unify(left: Type, right: Type) -> Type | None:  # noqa: PLR0911 - one line a pair
     """The type that holds both; None when there is none."""
     if left == right and not isinstance(left, Aggregate | Int):
         return left
