@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bazaar.errors import MissingError, StateError
 from bazaar.host import paths
+from bazaar.model.site import Publish
 from bazaar.spec.resolved import ResolvedBazaar
 from bazaar.up import doctor
 from bazaar.up.plan import Current
@@ -36,9 +37,9 @@ def check_places(wanted: ResolvedBazaar, current: Current) -> None:
 
     if wanted.subnet:
         network.choose_subnet(wanted.subnet, bazaar=wanted.name)
-    held = {publish for s in (current.applied or wanted).services for publish in s.publish}
-    if current.applied is None or not current.supervised:
-        held = set()
+    held: set[Publish] = set()
+    if current.applied is not None and current.supervised:
+        held = {publish for service in current.applied.services for publish in service.publish}
     for service in wanted.services:
         for publish in service.publish:
             if publish not in held:

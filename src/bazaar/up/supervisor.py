@@ -179,6 +179,12 @@ class Supervisor:
                     "adopted": condition.adopted,
                 }
             )
+        if condition.phase == "waiting" and replica.port is not None:
+            from bazaar.site import balance
+
+            # It is known to be gone: the balance need not find out by its checks.
+            with contextlib.suppress(BazaarError):
+                balance.mark_down(self.name, replica.service, replica.id)
         with self._changed:
             self._changed.notify_all()
 
