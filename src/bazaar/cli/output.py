@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    import threading
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,27 +49,58 @@ def colour(text: str, name: str, stream: Any = None) -> str:
 
 
 class Progress:
-    """What goes on, on stderr: one line that changes on a terminal, plain lines elsewhere."""
+    """What goes on, on stderr: one line that changes on a terminal, plain lines elsewhere.
 
-    def __init__(self) -> None:
+    Elsewhere (a log, a pipe) a step becomes a line only when nothing was printed for ``pause``
+    seconds, and is told again, with the time it has taken, every ``patience`` seconds.
+    """
+
+    def __init__(self, pause: float = 2.0, patience: float = 15.0) -> None:
         self.terminal = sys.stderr.isatty()
         self.open = False
+        self._pause, self._patience = pause, patience
+        self._under_way = ""
+        self._told = ""
+        self._since = self._printed = time.monotonic()
+        self._teller: threading.Thread | None = None
 
     def step(self, text: str) -> None:
-        """Something is under way; shown on a terminal only, until the next line replaces it."""
+        """Something is under way, until the next line replaces it."""
         if self.terminal:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: unknown
             sys.stderr.write(f"\r\033[K{text[: width - 1]}")
             sys.stderr.flush()
             self.open = True
+            return
+        if text != self._under_way:
+            self._under_way, self._since = text, time.monotonic()
+        if self._teller is None:
+            import threading
+
+            self._teller = threading.Thread(target=self._tell, daemon=True)
+            self._teller.start()
+
+    def _tell(self) -> None:
+        """Print the step that is under way when it is due, for as long as the program runs."""
+        while True:
+            time.sleep(min(self._pause, self._patience) / 4)
+            text, now = self._under_way, time.monotonic()
+            again = text == self._told
+            if not text or now - self._printed < (self._patience if again else self._pause):
+                continue
+            self._told, self._printed = text, now
+            took = f" ({now - self._since:.0f} s)" if again else ""
+            print(f"{text}{took}", file=sys.stderr, flush=True)
 
     def done(self, text: str) -> None:
         """Something has a result; the line stays."""
         self.clear()
+        self._printed = time.monotonic()
         print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the changing line away."""
+        self._under_way = ""
         if self.open:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
