@@ -65,6 +65,8 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch):
         progress.step("second")
         time.sleep(0.1)
         progress.done("result")
-    text = os.read(here, 4096).decode()
+        text = ""
+        while "\n" not in text:
+            text += os.read(here, 4096).decode()
     os.close(here)
     assert text == "\r\033[Kfirst\r\033[Ksecond\r\033[Kresult\r\n"
