@@ -144,7 +144,7 @@ def _equal(self: Any, other: Any) -> Any:
 
 def _hash(self: Any) -> int:
     values: list[Any] = [getattr(self, name) for name in self._compared]
-    return hash((type(self), *values))
+    return hash((type(self).__qualname__, *values))
 
 
 def _show(self: Any) -> str:

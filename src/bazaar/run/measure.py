@@ -98,7 +98,7 @@ def boot(
                     lambda: first_byte(ours),
                     lambda number=number: first_byte([*alone, f"{name}-{number}"]),
                 ]
-                # Who goes first changes, so that neither always finds the machine warmed by the other.
+                # Who goes first changes: neither always finds the machine warmed by the other.
                 order = (0, 1) if number % 2 else (1, 0)
                 took = {which: by_turns[which]() for which in order}
                 if number:  # the very first fills caches for both

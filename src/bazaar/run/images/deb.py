@@ -54,8 +54,11 @@ class Reference:
 
 def parse(reference: str) -> Reference:
     """Read a deb:// reference. Raises ImageError that says what is wrong with it."""
-    parts = urlsplit(reference)
-    fields = parse_qsl(parts.query, keep_blank_values=True)
+    try:
+        parts = urlsplit(reference)
+        fields = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError as error:
+        raise ImageError(f"{reference}: {error}", hint="deb://bookworm?packages=apache2") from error
     if not re.fullmatch(r"[a-z][a-z0-9.-]*", parts.netloc) or parts.path not in ("", "/"):
         raise ImageError(
             f"{reference}: '{parts.netloc}{parts.path}' is no suite",

@@ -89,6 +89,7 @@ def _plain(file: BinaryIO) -> Generator[BinaryIO]:
     if head != ZSTD:
         yield file
         return
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # Python's own position is not what zstd inherits
     try:
         process = subprocess.Popen(
             ["zstd", "-dcq"], stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -171,6 +172,8 @@ class _Tree:
         pieces = tuple(piece for piece in name.split("/") if piece not in ("", "."))
         if name.startswith("/") or ".." in pieces or "\0" in name or len(pieces) > MAX_DEPTH:
             raise ImageError(f"{self.what}: the {kind} '{name[:200]}' leads out of the image")
+        if any(len(os.fsencode(piece)) > 255 for piece in pieces):
+            raise ImageError(f"{self.what}: a {kind} with a name of more than 255 bytes")
         return pieces
 
     def _open(self, parts: tuple[str, ...], *, make: bool) -> int:
@@ -209,8 +212,6 @@ class _Tree:
                 raise ImageError(f"{self.what}: the image's root is no directory")
             self._root(member)
             return
-        if len(os.fsencode(parts[-1])) > 255:
-            raise ImageError(f"{self.what}: a name of more than 255 bytes")
         parent, name = self._open(parts[:-1], make=True), parts[-1]
         if name == OPAQUE:
             os.setxattr(f"/proc/self/fd/{parent}", "trusted.overlay.opaque", b"y")
@@ -295,8 +296,9 @@ class _Tree:
         target = self.parts(member.linkname, "link")
         if not target:
             raise ImageError(f"{self.what}: '{member.name[:200]}' is a link to nothing")
-        other = os.dup(self._open(target[:-1], make=False))
+        other = -1
         try:
+            other = os.dup(self._open(target[:-1], make=False))
             parent = self._open(folder, make=True)
             if stat.S_ISDIR(os.lstat(target[-1], dir_fd=other).st_mode):
                 raise ImageError(
@@ -308,7 +310,8 @@ class _Tree:
                 f"{self.what}: '{member.name[:200]}' is a link to what is not in its layer"
             ) from error
         finally:
-            os.close(other)
+            if other >= 0:
+                os.close(other)
 
     def _attributes(self, name: str, parent: int, member: tarfile.TarInfo) -> None:
         if not (0 <= member.uid < 2**32 - 1 and 0 <= member.gid < 2**32 - 1):
