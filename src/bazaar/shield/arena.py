@@ -41,7 +41,7 @@ class Arena:
     front: str  # the namespace of the front door
     client: Link
     attacker: Link
-    sink: Link
+    decoy: Link  # sends to the sink instead of the front door
 
 
 @contextlib.contextmanager
@@ -50,21 +50,15 @@ def build(name: str, front: str, targets: list[str]) -> Generator[Arena]:
 
     ``name`` keeps arenas apart. All is taken away when the block is left.
     """
-    places = {part: f"bz-{name}-{part}" for part in ("client", "attacker", "target", "sink")}
-    doors = {
-        part: (front if part in {"client", "attacker"} else places["sink"])
-        for part in ("client", "attacker", "sink")
-    }
+    places = {part: f"bz-{name}-{part}" for part in ("client", "attacker", "decoy", "sink")}
+    doors = {"client": front, "attacker": front, "decoy": places["sink"]}
     ends = {part: namespaces.interface_name("arena", name, part) for part in doors}
     subnets = dict(zip(doors, _LINKS.subnets(new_prefix=30), strict=False))
     try:
-        for part in ("client", "attacker", "sink"):
-            namespaces.create(places[part], mark=f"bazaar arena {name}")
-        namespaces.create(places["target"], mark=f"bazaar arena {name}")
-        # The attacker of the sink is in the target's place, so that no route leads elsewhere.
-        far = {**places, "sink": places["target"]}
+        for place in places.values():
+            namespaces.create(place, mark=f"bazaar arena {name}")
         links = {
-            part: _wire(far[part], doors[part], ends[part], subnets[part], targets)
+            part: _wire(places[part], doors[part], ends[part], subnets[part], targets)
             for part in doors
         }
         # Answers to the flood find a way: the kernel is to work as it would on a real uplink.
@@ -73,7 +67,7 @@ def build(name: str, front: str, targets: list[str]) -> Generator[Arena]:
         namespaces.batch(
             [f"route replace {SOURCES} via {attacker.address} dev {attacker.door_interface}"], front
         )
-        yield Arena(front, links["client"], attacker, links["sink"])
+        yield Arena(front, links["client"], attacker, links["decoy"])
     finally:
         for part, door in doors.items():
             with contextlib.suppress(Exception):

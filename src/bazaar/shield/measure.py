@@ -1,8 +1,9 @@
 """What a flood costs legitimate clients: with the shield, without it, with nftables.
 
-Each round goes through all phases, so that whatever else the machine does hits them alike,
-and figures are medians over the rounds. The control floods a sink elsewhere: it tells what
-the generator itself takes of the cores, and everything is measured against it.
+Each round goes through all phases, so that whatever else the machine does hits them alike.
+The control floods a sink elsewhere: it tells what the generator itself takes of the cores,
+and everything is measured against it. Figures are medians over the rounds, and so are the
+ratios, each taken within its own round.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Settings:
     connections: int = 16
     protocol: str = "udp"
     port: int = 9
-    cpu: int | None = 1
+    cpu: int | None = None  # pin the generator, and with it the work on what it sends
     phases: Sequence[str] = PHASES
 
 
@@ -77,7 +78,7 @@ def flood(
     chosen = settings or Settings()
     mode = guard.mode
     samples: dict[str, list[Sample]] = {phase: [] for phase in chosen.phases}
-    with arena.build(name, front, [address]) as made, _sink(made.sink):
+    with arena.build(name, front, [address]) as made, _sink(made.decoy):
         run = _Run(guard, made, url, address, chosen)
         client = made.client.address
         try:
@@ -96,6 +97,7 @@ def flood(
                     samples[phase].append(run.phase(phase))
         finally:
             run.leave()
+            run.forget()
             if allow_clients:
                 guard.disallow(client)
             guard.set_mode(mode)
@@ -128,7 +130,7 @@ class _Run:
             self.forget()
             if phase == QUIET:
                 return Sample(self.clients(), 0.0, 0.0)
-            target = self.arena.sink if phase == CONTROL else self.arena.attacker
+            target = self.arena.decoy if phase == CONTROL else self.arena.attacker
             before = self.guard.counters().total_dropped
             running = stack.enter_context(generator.start(self.flood(target)))
             time.sleep(_LEAD)
@@ -213,7 +215,7 @@ def figures(samples: dict[str, list[Sample]], prefix: str = "flood") -> list[Fig
     ]  # fmt: skip
     for phase, got in medians.items():
         goal = f">= {GOAL:g} of control" if phase == SHIELD else None
-        ratio = got.requests_per_second / control.requests_per_second
+        ratio = _ratio(samples[phase], samples[CONTROL])
         result.append(
             Figure(
                 f"{prefix}.{phase}",
@@ -239,7 +241,7 @@ def figures(samples: dict[str, list[Sample]], prefix: str = "flood") -> list[Fig
                 "requests/s",
                 name.replace("_", " "),
                 round(best.requests_per_second, 1),
-                round(shield / best.requests_per_second, 3) if best.requests_per_second else None,
+                round(_ratio(samples[SHIELD], samples[name]), 3),
                 note="the better of both hooks",
             )
         )
@@ -252,6 +254,14 @@ def _median(found: list[Sample]) -> load.Load:
         statistics.median(sample.load.p50 for sample in found),
         statistics.median(sample.load.p99 for sample in found),
         sum(sample.load.errors for sample in found),
+    )
+
+
+def _ratio(found: list[Sample], reference: list[Sample]) -> float:
+    """How much of the reference, round by round; the median of that."""
+    return statistics.median(
+        one.load.requests_per_second / max(other.load.requests_per_second, 1e-9)
+        for one, other in zip(found, reference, strict=True)
     )
 
 
