@@ -1,0 +1,124 @@
+"""Mounts, for real, below folders of the test's own."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bazaar.errors import KernelError
+from bazaar.host import mounts
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+
+TABLE = """\
+36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+37 35 0:28 / /with\\040space\\011tab\\134slash rw shared:2 master:3 - tmpfs tmpfs rw,mode=755
+38 35 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct
+a line that is none
+39 35 0:30 / /bare rw - proc none
+"""
+
+
+def test_the_kernels_table_is_read():
+    found = list(mounts.parse(TABLE))
+    assert [point.target for point in found] == [
+        "/mnt2",
+        "/with space\ttab\\slash",
+        "/sys/fs/cgroup/cpu",
+        "/bare",
+    ]
+    assert found[0].root == "/mnt1" and found[0].kind == "ext3" and "noatime" in found[0].options
+    assert (
+        found[2].super_options == {"rw", "cpu", "cpuacct"} and found[3].super_options == frozenset()
+    )
+
+
+@given(st.text())
+def test_any_text_is_read(text):
+    assert all(point.kind for point in mounts.parse(text) if point.target and point.kind)
+
+
+def test_this_machines_own():
+    assert any(point.target == "/proc" and point.kind == "proc" for point in mounts.mounted())
+
+
+@root
+def test_an_overlay_is_writable_above_and_only_there(tmp_path):
+    low, high, upper, work, target = (
+        tmp_path / name for name in ("low", "high", "upper", "work", "target")
+    )
+    for folder in (low, high, upper, work, target):
+        folder.mkdir()
+    (low / "a").write_text("low")
+    (low / "b").write_text("low")
+    (high / "a").write_text("high")
+    mounts.overlay([low, high], target, upper=upper, work=work)
+    try:
+        assert mounts.is_mounted(target)
+        assert (target / "a").read_text() == "high" and (target / "b").read_text() == "low"
+        (target / "b").write_text("new")
+        assert (low / "b").read_text() == "low" and (upper / "b").read_text() == "new"
+    finally:
+        assert mounts.unmount_below(tmp_path) == [str(target)]
+    assert not mounts.is_mounted(target)
+
+
+@root
+def test_as_many_layers_as_docker_allows(tmp_path):
+    layers = [tmp_path / f"{'long-name-' * 10}{number:03}" for number in range(127)]
+    for number, layer in enumerate(layers):
+        layer.mkdir()
+        (layer / "who").write_text(str(number))
+    for name in ("upper", "work", "target"):
+        (tmp_path / name).mkdir()
+    mounts.overlay(layers, tmp_path / "target", upper=tmp_path / "upper", work=tmp_path / "work")
+    try:
+        assert (tmp_path / "target/who").read_text() == "126"
+    finally:
+        mounts.unmount_below(tmp_path)
+
+
+@root
+@pytest.mark.parametrize(
+    "name", ["with:colon", "with,comma", "with\\slash", "with space", "with\nnewline"]
+)
+def test_layers_of_any_name(tmp_path, name):
+    layer = tmp_path / name
+    layer.mkdir()
+    (layer / "x").write_text("here")
+    for folder in ("upper", "work", "target"):
+        (tmp_path / folder).mkdir()
+    mounts.overlay([layer], tmp_path / "target", upper=tmp_path / "upper", work=tmp_path / "work")
+    try:
+        assert (tmp_path / "target/x").read_text() == "here"
+    finally:
+        mounts.unmount_below(tmp_path)
+
+
+@root
+def test_binds_read_only_and_nested_mounts_go_deepest_first(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "a b"
+    source.mkdir()
+    target.mkdir()
+    (source / "inner").mkdir()
+    mounts.bind(source, target, read_only=True)
+    try:
+        with pytest.raises(OSError) as caught:
+            (target / "x").touch()
+        assert caught.value.errno == errno.EROFS
+        mounts.mount("tmpfs", target / "inner", "tmpfs")
+    finally:
+        assert mounts.unmount_below(tmp_path) == [str(target / "inner"), str(target)]
+
+
+@root
+def test_what_is_refused_says_what_and_why(tmp_path):
+    with pytest.raises(KernelError, match="cannot mount nosuchfs on") as caught:
+        mounts.mount("none", tmp_path, "nosuchfs")
+    assert caught.value.errno == errno.ENODEV
+    assert not mounts.unmount(tmp_path)
+    assert not mounts.unmount(tmp_path / "none")
