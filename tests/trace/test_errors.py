@@ -105,3 +105,16 @@ def test_unknown_raw_tracepoints_point_at_the_probe():
     with pytest.raises(TraceError, match="no_such_thing") as caught:
         trace.attach(compiled)
     assert (caught.value.line, caught.value.column) == (1, 11)
+
+
+def test_many_probes_come_off_again():
+    compiled = trace.compile("tracepoint:syscalls:sys_enter_s* { @[probe] = count(); }")
+    with trace.attach(compiled) as session:
+        assert len(session.links) == compiled.probes > 20
+        programs = {program.id for program in session.programs}
+    from bazaar.bpf import programs as kernel
+    from bazaar.errors import KernelError
+
+    for number in programs:
+        with pytest.raises(KernelError):
+            kernel.open_id(number)

@@ -91,7 +91,7 @@ class _Parser:
 
     def unexpected(self, expected: str) -> NoReturn:
         token = self.peek()
-        what = f"'{token.text}'" if token.kind != "end" else "the end of the program"
+        what = f"'{token.text}'" if token.kind != "end" else "end of the program"
         raise self.lexer.error(f"unexpected {what}, expecting {expected}", token.span)
 
     def after_space(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
-from bazaar.bpf import links, programs
+from bazaar.bpf import links, perf, programs
 from bazaar.bpf import maps as kernel_maps
 from bazaar.bpf.maps import Map
 from bazaar.bpf.programs import Program
@@ -34,6 +34,8 @@ from bazaar.trace.program import Compiled, Plan
 from bazaar.trace.read import MapValue, Statistics
 
 _REFRESH = 1.0  # seconds between looks for new containers
+_FEW = 4  # links that are closed one after another
+_SIDE_BY_SIDE = 64
 
 
 @record
@@ -218,9 +220,7 @@ class Session:
 
     def finish(self) -> list[Output]:
         """Detach, run what END says, and give the last output; maps can still be read."""
-        for link in self.links:
-            link.close()
-        self.links.clear()
+        _detach(self.links)
         outputs = self.poll()
         for program in self.ends:
             program.run()
@@ -230,8 +230,7 @@ class Session:
 
     def close(self) -> None:
         """Take everything out of the kernel that is not pinned."""
-        for link in self.links:
-            link.close()
+        _detach(self.links)
         for program in self.programs:
             program.close()
         if self._ring is not None:
@@ -282,6 +281,24 @@ def link(session: Session) -> None:
         session.links += [_link(session.compiled, program, point) for point in _places(plan)]
 
 
+def _detach(attached: list[Attached]) -> None:
+    """Close links, which the kernel makes wait for one another: many of them side by side."""
+    if len(attached) <= _FEW:
+        for link in attached:
+            link.close()
+    else:
+        import threading
+
+        for start in range(0, len(attached), _SIDE_BY_SIDE):
+            group = attached[start : start + _SIDE_BY_SIDE]
+            threads = [threading.Thread(target=link.close) for link in group]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    attached.clear()
+
+
 def _require_root() -> None:
     if os.geteuid() == 0:
         return
@@ -300,7 +317,8 @@ def _link(compiled: Compiled, program: Program, point: ProbePoint) -> Attached:
             return links.raw_tracepoint(program, point.name)
         except MissingError as error:
             raise error_at(compiled.text, error.message, point.span, error.hint) from error
-    cpus = None if point.kind == "profile" else [0]
+    # An interval fires on one processor.
+    cpus = None if point.kind == "profile" else perf.online_cpus()[:1]
     if point.frequency and point.kind == "interval":
         # A frequency is approached; an interval is meant exactly.
         return links.perf_event(program, period=1_000_000_000 // point.frequency, cpus=cpus)
