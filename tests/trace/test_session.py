@@ -247,3 +247,12 @@ def test_damaged_descriptions_are_refused(pinned: tuple[str, Path], damage: str)
     description.write_text(damage)
     with pytest.raises(StateError):
         trace.adopt(folder, description)
+
+
+def test_missing_pins_are_refused(pinned: tuple[str, Path]):
+    folder, description = pinned
+    with trace.attach(trace.compile("BEGIN { @ = 1; }")) as session:
+        trace.pin(session, folder, description)
+    os.unlink(f"{folder}/maps/0")
+    with pytest.raises(StateError, match="damaged"):
+        trace.adopt(folder, description)

@@ -14,9 +14,9 @@ from typing import Any
 from bazaar.bpf import links, pins, programs
 from bazaar.bpf import maps as kernel_maps
 from bazaar.bpf.maps import Map
-from bazaar.errors import StateError
+from bazaar.errors import KernelError, StateError
 from bazaar.host import files
-from bazaar.trace.program import compile  # noqa: A004 - what it does
+from bazaar.trace.program import Compiled, compile  # noqa: A004 - what it does
 from bazaar.trace.session import Session, link
 
 _VERSION = 1
@@ -91,6 +91,17 @@ def adopt(directory: str, description: Path) -> Session | None:
             raise _unknown(description)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unknown(description) from error
+    try:
+        session = _reopen(compiled, directory)
+    except KernelError as error:
+        raise _unknown(description) from error
+    session.finished = bool(state.get("finished"))
+    session.names = _names(known)
+    return session
+
+
+def _reopen(compiled: Compiled, directory: str) -> Session:
+    """A session around what is pinned; KernelError when a piece of it is missing."""
     maps: dict[str, Map] = {}
     try:
         for number, (name, _) in enumerate(compiled.map_specs):
@@ -100,15 +111,8 @@ def adopt(directory: str, description: Path) -> Session | None:
         for item in maps.values():
             item.close()
         raise
-    _reopen(session, directory)
-    session.finished = bool(state.get("finished"))
-    session.names = _names(known)
-    return session
-
-
-def _reopen(session: Session, directory: str) -> None:
     try:
-        for number, plan in enumerate(session.compiled.plans):
+        for number, plan in enumerate(compiled.plans):
             program = programs.open_pinned(f"{directory}/programs/{number}")
             session.programs.append(program)
             if plan.kind == "END":
@@ -118,6 +122,7 @@ def _reopen(session: Session, directory: str) -> None:
     except BaseException:
         session.close()
         raise
+    return session
 
 
 def _names(known: dict[int, str]) -> Any:
