@@ -1,6 +1,6 @@
 """What a UDP flood of over a million packets a second costs legitimate HTTP clients.
 
-    bench/flood.py [-o json] [--rounds 5] [--seconds 3] [--rate 1300000] [--sources 4096]
+    bench/flood.py [-o json] [--rounds 5] [--seconds 2] [--rate 1300000] [--sources 4096]
 
 HAProxy answers in a namespace of its own; clients (wrk) and the flood come by one veth each.
 Without shield, with it, and with nftables at two hooks; all against a control, in which the
@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
+import report
 from bazaar.host import commands, namespaces
+from bazaar.model.figure import Figure
 from bazaar.shield import guard, measure
 from bazaar.shield.settings import ShieldSpec
 
@@ -63,18 +60,21 @@ def server(name: str) -> Iterator[str]:
         namespaces.delete(namespace)
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("-o", "--output", choices=["table", "json"], default="table")
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=3)
-    options.add_argument("--rate", type=int, default=1_300_000)
-    options.add_argument("--sources", type=int, default=4096)
-    options.add_argument("--protocol", choices=["udp", "syn"], default="udp")
-    options.add_argument("--port", type=int, default=9)
-    options.add_argument("--allow", action="store_true", help="put the clients on the allow list")
-    options.add_argument("--raw", action="store_true", help="print each round too")
-    chosen = options.parse_args()
+def options() -> argparse.Namespace:
+    parser = report.parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--rate", type=int, default=1_300_000)
+    parser.add_argument("--sources", type=int, default=4096)
+    parser.add_argument("--protocol", choices=["udp", "syn"], default="udp")
+    parser.add_argument("--port", type=int, default=9)
+    parser.add_argument("--cpu", type=int, help="pin the generator to this core")
+    parser.add_argument("--allow", action="store_true", help="put the clients on the allow list")
+    parser.add_argument("--raw", action="store_true", help="print each round too, to stderr")
+    return parser.parse_args()
+
+
+def flood(chosen: argparse.Namespace, progress: report.Progress) -> list[Figure]:
     name = f"flood{os.getpid()}"
     settings = measure.Settings(
         seconds=chosen.seconds,
@@ -83,9 +83,10 @@ def main() -> int:
         sources=chosen.sources,
         protocol=chosen.protocol,
         port=chosen.port,
+        cpu=chosen.cpu,
     )
     # The clients are one source: without the allow list its rate has to be that high.
-    spec = ShieldSpec(rate=2_000 if chosen.allow else 200_000)
+    spec = ShieldSpec(rate=2_000 if chosen.allow else 1_000_000)
     with server(name) as front:
         shield = guard.attach(name, spec, (), front)
         try:
@@ -97,36 +98,27 @@ def main() -> int:
                 ADDRESS,
                 settings=settings,
                 allow_clients=chosen.allow,
-                progress=lambda text: print(text, file=sys.stderr),
+                progress=progress,
             )
         finally:
             shield.detach()
     if chosen.raw:
-        for phase, found in samples.items():
-            for sample in found:
-                print(
-                    f"{phase:22} {sample.load.requests_per_second:9.0f}/s p99 "
-                    f"{sample.load.p99:6.2f} ms  {sample.load.errors} errors  "
-                    f"{sample.flood:9.0f} packets/s  {sample.dropped:.3f} dropped",
-                    file=sys.stderr,
-                )
-    figures = measure.figures(samples)
-    if chosen.output == "json":
-        machine = {"cpus": os.cpu_count(), "kernel": os.uname().release}
-        print(
-            json.dumps(
-                {"machine": machine, "figures": [asdict(item) for item in figures]}, indent=1
+        rounds(samples)
+    return measure.figures(samples)
+
+
+def rounds(samples: dict[str, list[measure.Sample]]) -> None:
+    """Every sample, for whoever doubts a median."""
+    for phase, found in samples.items():
+        for sample in found:
+            print(
+                f"{phase:22} {sample.load.requests_per_second:9.0f}/s p99 "
+                f"{sample.load.p99:6.2f} ms  {sample.load.errors} errors  "
+                f"{sample.flood:9.0f} packets/s  {sample.dropped:.3f} dropped",
+                file=sys.stderr,
             )
-        )
-        return 0
-    for item in figures:
-        versus = f"{item.ratio:.3f} of {item.rival}" if item.ratio is not None else ""
-        holds = {True: "holds", False: "DOES NOT HOLD", None: ""}[item.holds]
-        value = "-" if item.value is None else f"{item.value:,.2f}".rstrip("0").rstrip(".")
-        line = f"{item.name:34}{value:>14} {item.unit:12}{versus:32}{item.goal or '':18}{holds}"
-        print(f"{line}  {item.note}".rstrip())
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    given = options()
+    sys.exit(report.run(lambda progress: flood(given, progress), given))
