@@ -23,14 +23,22 @@ def main() -> int:
     given = parser.parse_args()
     progress = Progress()
     image = images.ensure(given.image, progress.step)
-    ours, alone = measure.boot(image, runs=given.runs, network=given.network, progress=progress.step)
+    ours, alone = measure.boot(
+        image, runs=given.runs, network=given.network, progress=progress.step
+    )
     progress.clear()
     figures = measure.figures(ours, alone)
     if given.output == "json":
         print(measure.document(figures))
         return 0
     rows = [
-        (one.name, f"{one.value} ms", one.goal or "-", f"{one.rival} {one.rival_value} ms", {True: "holds", False: "missed", None: "-"}[one.holds])
+        (
+            one.name,
+            f"{one.value} ms",
+            one.goal or "-",
+            f"{one.rival} {one.rival_value} ms",
+            {True: "holds", False: "missed", None: "-"}[one.holds],
+        )
         for one in figures
     ]
     print(table(("BOOT", "MEASURED", "GOAL", "RIVAL", ""), rows))

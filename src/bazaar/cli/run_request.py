@@ -166,7 +166,7 @@ def size(text: str | None) -> int | None:
     """Bytes, as docker writes them: 512m, 2g, 1048576. Raises UsageError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise UsageError(f"'{text}' is no amount of memory", hint="as in 512m or 2g")
     value = int(float(match[1]) * (1 << _UNITS[match[2]]))

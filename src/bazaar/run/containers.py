@@ -285,6 +285,9 @@ def _shim(place: Path) -> processes.Identity | None:
 
 def _stray(container: str) -> processes.Identity | None:
     """A process of a container nobody could record: whoever started it was killed just then."""
+    record = launch.load(folder(container), "process.json") or {}
+    if isinstance(record.get("pid"), int) and isinstance(record.get("start"), int):
+        return None  # what is still there is on its way out
     found = (processes.identify(pid) for pid in cgroups.processes(container))
     return next((identity for identity in found if identity is not None), None)
 

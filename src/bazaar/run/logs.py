@@ -122,7 +122,7 @@ def read(
     name = folder / NAME
     file = name.open("rb") if name.exists() else None
     old = folder / OLD
-    previous = old.read_bytes().splitlines() if old.exists() else []
+    previous = old.read_bytes().split(b"\n") if old.exists() else []
     first: Iterator[bytes] = iter([*previous, *(_complete(file) if file else [])])
     entries = (
         entry for entry in map(parse, first) if entry and (since is None or entry.time >= since)
@@ -137,7 +137,7 @@ def _complete(file: BinaryIO) -> list[bytes]:
     data = file.read()
     end = data.rfind(b"\n") + 1
     file.seek(end - len(data), os.SEEK_CUR)
-    return data[:end].splitlines()
+    return data[:end].split(b"\n")[:-1]  # splitlines() would part at \r, too
 
 
 def _follow(name: Path, file: BinaryIO | None, ended: int) -> Iterator[LogLine]:
