@@ -103,9 +103,8 @@ def _load(supervisor: Supervisor) -> bool:
 
 
 def _resume(supervisor: Supervisor) -> None:
-    """After a start: make what was wanted real again, adopting what runs."""
     try:
-        for problem in supervisor.apply(supervisor.wanted, supervisor.secrets, lambda event: None):
+        for problem in supervisor.resume():
             _log(problem)
     except BazaarError as error:
         _log(str(error))

@@ -131,6 +131,11 @@ class Observers:
             network.front_namespace(self.bazaar),
         )
 
+    def retry(self, wanted: ResolvedBazaar) -> None:
+        """Try again what this machine forbade; it may have been mended since."""
+        if self.shield_problem or any(watch.problem for watch in self.watches.values()):
+            self.apply(wanted, lambda event: None)
+
     def pause(self, *, paused: bool) -> None:
         """Let the probes hear nothing for a while (a drill measures without them), or again."""
         from bazaar import trace

@@ -24,6 +24,8 @@ from bazaar.up.keeper import Keeper, Replica
 from bazaar.up.observers import Observers
 from bazaar.up.replicas import Slot
 
+RETRY = 30.0  # seconds between two tries to attach what could not be attached
+RESUME = 300.0  # seconds an `up` waits for what a supervisor does after its start
 Emit = Callable[[dict[str, Any]], None]
 Secrets = dict[str, dict[str, str]]  # service → variable → value
 
@@ -46,6 +48,8 @@ class Supervisor:
         self._promised: set[str] = set()
         self._balancing = threading.Lock()
         self._changed = threading.Condition()
+        self._retried = time.monotonic()
+        self._resuming = False
 
     # What is stored
 
@@ -108,9 +112,19 @@ class Supervisor:
             finally:
                 self.emit = lambda event: None
 
+    def resume(self) -> list[str]:
+        """After a start: make what was wanted real again, adopting what runs."""
+        self._resuming = True
+        try:
+            return self.apply(self.wanted, self.secrets, lambda event: None)
+        finally:
+            self._resuming = False
+
     @contextlib.contextmanager
     def _change(self) -> Generator[None]:
-        if not self._changing.acquire(blocking=False):
+        # Another user's change is refused at once; the supervisor's own is waited for.
+        patience = RESUME if self._resuming else 0
+        if not self._changing.acquire(timeout=patience):
             raise LockedError(
                 f"bazaar {self.name} is being changed already",
                 hint="wait until it is done, and run the same again",
@@ -252,6 +266,9 @@ class Supervisor:
             return
         balance.keep(self.name)
         names.keep(self.name)
+        if time.monotonic() - self._retried > RETRY:
+            self._retried = time.monotonic()
+            self.observers.retry(self.known)
 
     def release(self) -> None:
         """End, and leave everything running."""

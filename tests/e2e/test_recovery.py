@@ -1,0 +1,146 @@
+"""A machine that forbids a part, and one that was switched off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, WEB, Instance, get
+
+pytestmark = pytest.mark.xdist_group("e2e")
+
+SPEC = f"""
+sites: {{u: {{}}}}
+services:
+  web:
+    image: {WEB}
+    command: [python3, -m, http.server, "8000"]
+    port: 8000
+    mode: http
+  note:
+    image: {WEB}
+    command: [sleep, "1000000"]
+    kernel: shared
+probes: {{writes: "tracepoint:syscalls:sys_enter_write {{ @[container] = count(); }}"}}
+shield: {{rate: 50000/s}}
+"""
+# A process of which the kernel refuses bpf(2), as container hosts do: classic BPF for
+# seccomp(2) that returns EPERM for system call 321 of x86-64, and allows the rest.
+WITHOUT_BPF = """
+import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 321), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+filters = b"".join(struct.pack("<HBBI", *one) for one in code)
+buffer = ctypes.create_string_buffer(filters)
+program = struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def bazaar(tmp_path):
+    made = Instance(f"r{os.getpid()}", tmp_path)
+    made.write(SPEC)
+    yield made
+    made.run("down", made.name, "--volumes", "--yes", check=False)
+
+
+def test_without_bpf_the_rest_goes_on(bazaar):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_BPF,
+            str(ROOT / "bazaar"),
+            "up",
+            str(bazaar.file),
+            "-o",
+            "json",
+        ],
+        env={**os.environ, "BAZAAR_STATE": str(bazaar.folder / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert all(service["healthy"] == service["wanted"] for service in status["services"])
+    assert any(line.startswith("BPF") for line in status["missing"])
+    assert "not permitted" in status["probes"][0]["problem"]
+    assert status["shield"]["mode"] == "missing"
+    shown = bazaar.run("status").stdout
+    assert "shield missing" in shown
+    # The next supervisor is allowed it, and attaches what was missing.
+    child = status["supervisor"]["pid"]
+    # The guardian first: a child of his would be forbidden the same.
+    os.kill(_parent(child), signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    bazaar.run("up", str(bazaar.file))
+    mended = bazaar.status()
+    assert mended["probes"][0]["problem"] == ""
+    assert mended["shield"]["mode"] == "on"
+
+
+def _parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _ours(bazaar):
+    """Every process that belongs to the bazaar, found by what it was started with."""
+    marks = (str(bazaar.folder / "state"), bazaar.name)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace")
+            groups = (entry / "cgroup").read_text()
+        except OSError:
+            continue
+        if any(mark in words for mark in marks) or f"/bazaar/{bazaar.name}." in groups:
+            found.append(int(entry.name))
+    return found
+
+
+def test_after_a_power_cut_the_supervisor_brings_it_back(bazaar):
+    bazaar.up()
+    before = bazaar.status()
+    for _ in range(3):
+        for pid in _ours(bazaar):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.2)
+    for name in os.listdir("/run/netns"):
+        if name.startswith(f"bz-{bazaar.name}"):
+            subprocess.run(["ip", "netns", "delete", name], check=True)
+    # What systemd's unit starts at boot.
+    supervisor = bazaar.start("supervise", bazaar.name)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            done = bazaar.run("status", bazaar.name, "-o", "json", check=False)
+            if done.returncode == 0:
+                now = json.loads(done.stdout)
+                if all(s["healthy"] == s["wanted"] for s in now["services"]):
+                    break
+            assert time.monotonic() < deadline, done.stdout + done.stderr
+            time.sleep(0.2)
+        web = next(service for service in now["services"] if service["name"] == "web")
+        assert get(web["url"])
+        assert web["replicas"][0]["pid"] != before["services"][0]["replicas"][0]["pid"]
+        assert now["shield"]["mode"] == "on"
+        bazaar.run("down", bazaar.name)
+        assert supervisor.wait(timeout=20) == 0
+    finally:
+        supervisor.kill()
+        supervisor.communicate()
