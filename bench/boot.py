@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     parser.add_argument("-n", "--runs", type=int, default=30)
     parser.add_argument("--image", default=IMAGE)
-    parser.add_argument("--network", default="bridge")
+    parser.add_argument("--network", default="none", help="bridge: ours makes a network, too")
     given = parser.parse_args()
     progress = Progress()
     image = images.ensure(given.image, progress.step)

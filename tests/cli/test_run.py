@@ -16,13 +16,14 @@ from bazaar.cli import run, run_options, run_request
 from bazaar.errors import UsageError
 from tests.run.conftest import left, usable
 
-WORDS = st.sampled_from(
-    [
-        "-i", "-t", "-it", "-d", "--rm", "--name", "n", "-v", "/a:/b", "-v/a:/b", "--volume=/a:/b", "-e", "A=1", "-eA", "--env", "-ite", "-w", "/x",
-        "--engine", "gvisor", "shared", "--engine=shared", "--engine=docker", "-m", "512m", "--cpus", "0.5", "--cpus=-1", "--cpus=x", "--pids-limit", "7", "0",
-        "--network", "none", "--read-only", "--read-only=1", "--pull", "always", "--", "-", "", "image", "-h", "-x", "--keep", "--entrypoint", "--interactive", "--nam", "--help", "-ti",
-    ]
-)  # fmt: skip
+WORDS = st.just("") | st.sampled_from(
+    """
+    -i -t -it -d --rm --name n -v /a:/b -v/a:/b --volume=/a:/b -e A=1 -eA --env -ite -w /x
+    --engine gvisor shared --engine=shared --engine=docker -m 512m --cpus 0.5 --cpus=-1
+    --cpus=x --pids-limit 7 0 --network none --read-only --read-only=1 --pull always -- -
+    image -h -x --keep --entrypoint --interactive --nam --help -ti
+    """.split()  # noqa: SIM905
+)
 
 
 def by_click(words: list[str]):

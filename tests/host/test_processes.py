@@ -54,7 +54,10 @@ def test_terminate_asks_and_then_makes():
     polite = sleeper()
     assert processes.terminate(processes.identify(polite.pid), 5)
     assert polite.wait() == -signal.SIGTERM
-    program = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    program = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
     deaf = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     deaf.stdout.readline()
     assert processes.terminate(processes.identify(deaf.pid), 0.1)

@@ -1,4 +1,4 @@
-"""Writers of OCI image layouts and tar archives for tests, readable and without blobs checked in."""
+"""Writers of OCI image layouts and tar archives for tests; no blob is checked in."""
 
 from __future__ import annotations
 

@@ -180,7 +180,8 @@ def test_volumes_environment_user_and_place(run, tmp_path):
     options += ["-h", "stall", "--mount", f"type=bind,src={tmp_path}/data/in,dst=/single,readonly"]
     script = (
         'echo "$A,$T_BARE,$FROM_FILE,$HOME,$HOSTNAME,$PWD"; cat in /only/in /single; id -g;'
-        " echo out > /data/out; touch /scratch/x || exit 21; touch /only/x 2>/dev/null && exit 22; exit 0"
+        " echo out > /data/out; touch /scratch/x || exit 21;"
+        " touch /only/x 2>/dev/null && exit 22; exit 0"
     )
     code, out, err = finish(run("/bin/sh", "-c", script, options=options))
     assert (code, err) == (0, b"")

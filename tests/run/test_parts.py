@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -104,10 +105,8 @@ def test_any_passwd_is_read_or_refused(tmp_path_factory, data):
     place = tmp_path_factory.mktemp("root")
     (place / "etc").mkdir()
     (place / "etc/passwd").write_bytes(b"a:" + data)
-    try:
+    with contextlib.suppress(EngineError):
         rootfs.user(place, "a")
-    except EngineError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -268,7 +267,8 @@ def test_any_line_is_an_entry_or_none(data):
 
 ONE_LINE = """\
 # deb http://commented.example/debian bookworm main
-deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://a.example/debian bookworm main contrib # why
+deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://a.example/debian bookworm \
+main contrib # why
 deb-src http://a.example/debian bookworm main
 deb http://a.example/debian bookworm-updates main
 deb [signed-by=/etc/apt/keyrings/docker.asc] https://docker.example/debian bookworm main
@@ -308,8 +308,9 @@ def test_one_line_sources():
         ("https://docker.example/debian", "bookworm", False),
         ("https://other.example/apt", "bookworm", False),
     ]
+    key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
     assert apt_sources.for_suite("bookworm", found) == [
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://a.example/debian bookworm main contrib",
+        f"deb {key} http://a.example/debian bookworm main contrib",
         "deb http://a.example/debian bookworm-updates main",
     ]
 
