@@ -67,6 +67,17 @@ def test_layers_are_shared_and_go_with_their_last_image(tmp_path, cache):
     assert not images.remove(second.reference)
 
 
+def test_what_a_killed_builder_left_goes_with_the_next_build(cache):
+    with store.building() as at_work:
+        stale = store.layers() / ".building-stale"
+        (stale / "root").mkdir(parents=True)
+        for folder in (stale, at_work):
+            os.utime(folder, (1, 1))
+        with store.building():
+            assert not stale.exists() and at_work.exists()
+    assert list(store.layers().iterdir()) == []
+
+
 def test_tags_and_machines_are_chosen(layout, cache):
     entry = layout.image(archive(member("x")), tag="one")
     other = {**entry, "platform": {"architecture": "s390x", "os": "linux"}}

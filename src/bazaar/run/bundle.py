@@ -83,6 +83,7 @@ def write(
     """Write ``folder``/config.json and the files it names; returns the configuration.
 
     ``root`` is the mounted root. Secrets of the environment stand in the file, so it is 0600.
+    Without a ``cgroup`` the shared engine is to do with the control groups it can make.
     """
     who = rootfs.user(root, spec.user if spec.user is not None else spec.image.config.user)
     variables = environment(spec, who.home)
@@ -94,6 +95,10 @@ def write(
         "mounts": [*_pseudo(spec), *_files(spec, folder, root), *map(_mount, spec.mounts)],
         "linux": _linux(spec, cgroup),
     }
+    if spec.engine == "shared" and cgroup is None:
+        # Perhaps no control group keeps it from devices then, so it must not make any.
+        for held in config["process"]["capabilities"].values():
+            held[:] = [name for name in held if name != "CAP_MKNOD"]
     private(folder / "config.json", json.dumps(config))
     return config
 
@@ -101,14 +106,18 @@ def write(
 def process(spec: ContainerSpec, who: rootfs.User, variables: dict[str, str]) -> dict[str, Any]:
     """The `process` object: who runs what, and with which rights."""
     # A user that is not root gets the set as its bound alone, as with docker.
-    held = list(CAPABILITIES) if who.uid == 0 else []
+    held = CAPABILITIES if who.uid == 0 else ()
     return {
         "terminal": spec.terminal,
         "user": {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)},
         "args": arguments(spec),
         "env": [f"{name}={value}" for name, value in variables.items()],
         "cwd": directory(spec),
-        "capabilities": {"bounding": list(CAPABILITIES), "effective": held, "permitted": held},
+        "capabilities": {
+            "bounding": list(CAPABILITIES),
+            "effective": list(held),
+            "permitted": list(held),
+        },
         "noNewPrivileges": True,
     }
 

@@ -86,7 +86,8 @@ def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
             {name: getattr(asked, name) for name in launch.Launch.__dataclass_fields__},
         )
         root = rootfs.mount(spec.image.layers, place)
-        bundle.write(spec, place, root, cgroup=f"/{cgroups.PARENT}/{spec.id}")
+        group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete() else None
+        bundle.write(spec, place, root, cgroup=group)
         _check_executable(spec, root)
     except FileExistsError as error:
         raise EngineError(
@@ -137,7 +138,9 @@ def _groups(spec: ContainerSpec, *, own: bool) -> list[Path]:
     """Make the container's control groups; the directories the engine's process must enter."""
     if reason := cgroups.problem(spec.limits):
         if spec.limits.memory is None and spec.limits.cpus is None and spec.limits.pids is None:
-            return []  # it runs all the same; only `container` in probes will not know it
+            # It runs all the same, in the groups that can be made: a v2 group is what probes
+            # know it by. runc makes its own, as far as it can.
+            return [] if own else cgroups.create(spec.id, hierarchies=cgroups.writable())
         raise EngineError(f"limits cannot be kept here: {reason}", hint="run it without limits")
     if not own:
         return cgroups.create(spec.id, spec.limits)

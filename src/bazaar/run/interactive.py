@@ -174,7 +174,7 @@ def execute(
     if user is not None:
         who = rootfs.user(place / "rootfs", user)
         process["user"] = {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)}
-        held = list(bundle.CAPABILITIES) if who.uid == 0 else []
+        held: list[str] = process["capabilities"]["bounding"] if who.uid == 0 else []
         process["capabilities"] |= {"effective": held, "permitted": held}
         variables["HOME"] = who.home
     if terminal:

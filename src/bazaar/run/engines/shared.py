@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from bazaar.errors import MissingError
-from bazaar.host import paths
+from bazaar.host import cgroups, paths
 from bazaar.run.engines import EngineStatus, Progress
 
 
@@ -53,11 +53,21 @@ class Shared:
     def command(self, folder: Path, *, network: bool) -> list[str]:
         """The program and its global options."""
         root = str(paths.state() / "engines" / "shared")
+        program = self.ensure(lambda _: None)
         return [
-            str(self.ensure(lambda _: None)),
+            str(program),
+            *_groups(program),
             "--root",
             root,
             "--log",
             str(folder / "engine.log"),
             "--log-format=json",
         ]
+
+
+def _groups(program: Path) -> list[str]:
+    """The option to go without the control groups that cannot be made here."""
+    if cgroups.complete():
+        return []
+    # runc then passes over hierarchies that refuse it, unless the bundle names a group.
+    return ["--cgroup-manager=disabled"] if program.name == "crun" else ["--rootless=true"]

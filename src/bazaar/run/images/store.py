@@ -18,6 +18,9 @@ from bazaar.host import paths
 from bazaar.model.container import Image, ImageConfig
 
 
+YOUNG = 60.0  # seconds within which a builder may still be about to take its lock
+
+
 def layers() -> Path:
     """The folder of all layers."""
     return paths.cache() / "layers"
@@ -121,19 +124,45 @@ def forget(reference: str) -> bool:
 @contextlib.contextmanager
 def building() -> Generator[Path]:
     """A folder beside the layers to build one in; gone afterwards, with mounts left in it."""
+    import fcntl
     import shutil
     import tempfile
 
     folder = layers()
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
+    held = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield temporary
     finally:
+        os.close(held)
         from bazaar.host import mounts
 
         mounts.unmount_below(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builders that were killed left: nobody holds its lock any more."""
+    import fcntl
+    import shutil
+    import time
+
+    from bazaar.host import mounts
+
+    for stale in folder.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime < YOUNG:
+                continue
+            held = os.open(stale, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mounts.unmount_below(stale)
+                shutil.rmtree(stale, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def keep(built: Path, name: str) -> Path:
