@@ -26,6 +26,7 @@ _WINDOW = _SECOND // 2
 _LEAST_DEPTH = 20_000_000
 _SWEEP_EVERY, _PORTS_EVERY = 1.0, 1.0  # seconds
 _FROM_SPEC, _BY_HAND = 1, 2
+_CLOCK_MONOTONIC_COARSE = 6
 
 
 def attach(
@@ -171,6 +172,8 @@ class Guard:
 
     def _write_budgets(self) -> None:
         asked = self.spec.budgets
+        # Ticks a second, by the clock that moves with them (clock_getres(2)).
+        second = round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE)) << tables.TICK_BITS
         for kind, rate in (
             (tables.UNSERVED, asked.unserved),
             (tables.FRAGMENT, asked.fragments),
@@ -179,8 +182,8 @@ class Guard:
             (tables.STRAY, asked.stray),
             (tables.STRANGER, asked.strangers),
         ):
-            gap = max(1, _SECOND // max(1, rate))
-            value = tables.Budget(gap=gap, depth=max(_SECOND, _LEAST_DEPTH), next=0)
+            gap = max(1, second // max(1, rate))
+            value = tables.Budget(gap=gap, depth=second, next=0)
             self.pinned.maps["budgets"].update(struct.pack("=I", kind), value.encode())
 
     # --- who may come ---

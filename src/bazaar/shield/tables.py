@@ -36,6 +36,7 @@ SAMPLE = 64  # of packets over a budget one in so many is charged to its source,
 
 
 PORTS = 65_536
+TICK_BITS = 16  # a tick of the kernel has so many bits of fraction in a budget
 SOURCES = 65_536
 BLOCKED_SOURCES = 65_536
 
@@ -53,7 +54,7 @@ class Settings(Struct):
 
 
 class Budget(Struct):
-    """Packets a second that all sources share; the generic cell rate algorithm."""
+    """Packets that all sources share; the generic cell rate algorithm, in parts of a tick."""
 
     gap: u64
     depth: u64
