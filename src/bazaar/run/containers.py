@@ -22,12 +22,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
 from bazaar.model.container import ContainerSpec, ContainerState
 from bazaar.run import bundle, engines, launch, rootfs
+
+if TYPE_CHECKING:
+    from bazaar.run.logs import LogLine
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
 # -S: no site packages, half the memory and a third of the start.
@@ -436,7 +439,7 @@ def discard(container: str, *, settled: bool = False) -> None:
 
 def logs(
     container: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
-) -> Iterator[Any]:
+) -> Iterator[LogLine]:
     """What a container wrote, as `run.logs.LogLine`; with ``follow`` until it ends."""
     from bazaar.run import logs as files
 

@@ -219,5 +219,6 @@ def _last_words(container: str) -> str:
 
     lines: list[str] = []
     with contextlib.suppress(BazaarError):
-        lines = [line.text.rstrip() for line in containers.logs(container, tail=3)]
+        entries = containers.logs(container, tail=3)
+        lines = [entry.text.decode(errors="replace").rstrip() for entry in entries]
     return "".join(f"\n  {line}" for line in lines if line)

@@ -17,7 +17,6 @@ from bazaar.errors import ImageError
 from bazaar.host import paths
 from bazaar.model.container import Image, ImageConfig
 
-
 YOUNG = 60.0  # seconds within which a builder may still be about to take its lock
 
 
