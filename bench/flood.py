@@ -1,6 +1,6 @@
 """What a UDP flood of over a million packets a second costs legitimate HTTP clients.
 
-    bench/flood.py [-o json] [--rounds 5] [--seconds 2] [--rate 1300000] [--sources 4096]
+    bench/flood.py [-o json] [--rounds 5] [--seconds 2] [--rate 1400000] [--sources 4096]
 
 HAProxy answers in a namespace of its own; clients (wrk) and the flood come by one veth each.
 Without shield, with it, and with nftables at two hooks; all against a control, in which the
@@ -64,7 +64,7 @@ def options() -> argparse.Namespace:
     parser = report.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--rate", type=int, default=1_300_000)
+    parser.add_argument("--rate", type=int, default=1_400_000)
     parser.add_argument("--sources", type=int, default=4096)
     parser.add_argument("--protocol", choices=["udp", "syn"], default="udp")
     parser.add_argument("--port", type=int, default=9)

@@ -50,7 +50,7 @@ class Settings:
 
     seconds: float = 3.0
     rounds: int = 3
-    rate: int = 1_300_000
+    rate: int = 1_400_000
     sources: int = 4096
     connections: int = 16
     protocol: str = "udp"
