@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from bazaar.bpf import helpers
@@ -45,6 +44,7 @@ from bazaar.bpf.ir import (
     Unary,
 )
 from bazaar.errors import CompileError
+from bazaar.model.record import replace
 
 if TYPE_CHECKING:
     from bazaar.bpf.asm import SourceLine

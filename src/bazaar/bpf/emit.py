@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bazaar.bpf import asm
+from bazaar.bpf.arithmetic import signed
 from bazaar.bpf.asm import Instruction
 from bazaar.bpf.ir import (
     STACK,
@@ -31,11 +31,12 @@ from bazaar.bpf.ir import (
     Store,
     Unary,
 )
-from bazaar.bpf.lower import fits, lower, signed
+from bazaar.bpf.lower import fits, lower
 from bazaar.bpf.opcodes import SIZES, Alu, Atomic
 from bazaar.bpf.opcodes import Jump as JumpCode
 from bazaar.bpf.registers import Allocation, allocate
 from bazaar.errors import CompileError
+from bazaar.model.record import replace
 
 if TYPE_CHECKING:
     from bazaar.bpf.maps import MapSpec

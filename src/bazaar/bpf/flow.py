@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bazaar.bpf.ir import Branch, Jump, Label, Node, Reg, Return
+from bazaar.model.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """Instructions start ≤ i < end run one after the other; successors by block number."""
 
@@ -46,7 +46,7 @@ def blocks(code: Sequence[Node]) -> list[Block]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Liveness:
     """Registers as bits: ``bits[reg]`` is one bit, ``live_out[block]`` the or of them."""
 
@@ -98,6 +98,25 @@ def liveness(code: Sequence[Node]) -> Liveness:
                 live_out[number], live_in[number] = out, into
                 changed = True
     return Liveness(found, registers, bits, live_in, live_out)
+
+
+def without_dead(code: Sequence[Node], live: Liveness) -> list[Node]:
+    """The code without what computes a value nobody reads; ``live`` is the code's liveness."""
+    keep = [True] * len(code)
+    for number, block in enumerate(live.blocks):
+        now = live.live_out[number]
+        for index in range(block.end - 1, block.start - 1, -1):
+            node = code[index]
+            dst = node.defines()
+            if dst is not None:
+                bit = live.bits[dst]
+                if node.pure and not now & bit:
+                    keep[index] = False
+                    continue
+                now &= ~bit
+            for reg in node.uses():
+                now |= live.bits[reg]
+    return [node for index, node in enumerate(code) if keep[index]]
 
 
 def depths(code: Sequence[Node]) -> list[int]:

@@ -7,6 +7,7 @@ registers are the `Reg` objects in `MACHINE`; each instruction left is one of BP
 
 from __future__ import annotations
 
+from bazaar.bpf.arithmetic import WORD, signed
 from bazaar.bpf.ir import (
     COMMUTATIVE,
     COMPARISONS,
@@ -41,18 +42,11 @@ from bazaar.errors import CompileError
 MACHINE: tuple[Reg, ...] = tuple(Reg(-10 + number, f"r{number}") for number in range(10))
 R0, R1 = MACHINE[0], MACHINE[1]
 ARGUMENTS = MACHINE[1:6]
-WORD = (1 << 64) - 1
 
 
 def fits(value: int) -> bool:
     """Whether an immediate of 32 bits, sign-extended, is this 64-bit value."""
     return -(1 << 31) <= signed(value) < 1 << 31
-
-
-def signed(value: int) -> int:
-    """The 64-bit value as a signed number."""
-    value &= WORD
-    return value - (1 << 64) if value >> 63 else value
 
 
 def lower(function: Function, *, version: int = 3) -> list[Node]:

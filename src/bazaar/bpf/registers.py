@@ -12,9 +12,9 @@ until all fit. Calls overwrite r0 to r5, so what lives across one gets r6 to r9.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from bazaar.bpf.flow import depths, liveness
+from bazaar.bpf.arithmetic import signed
+from bazaar.bpf.flow import depths, liveness, without_dead
 from bazaar.bpf.ir import (
     AddressOf,
     Call,
@@ -28,8 +28,9 @@ from bazaar.bpf.ir import (
     Slot,
     Store,
 )
-from bazaar.bpf.lower import MACHINE, fits, signed
+from bazaar.bpf.lower import MACHINE, fits
 from bazaar.errors import CompileError
+from bazaar.model.record import record
 
 NUMBERS: dict[Reg, int] = {reg: number for number, reg in enumerate(MACHINE)}
 CLOBBERED = MACHINE[:6]
@@ -37,21 +38,24 @@ FOREVER = float("inf")
 MAX_ROUNDS = 50
 
 
-@dataclass(slots=True)
 class Interval:
     """Where one register's value is needed."""
 
-    reg: Reg
-    live: int = 0
-    weight: float = 0.0
-    hints: list[Reg] = field(default_factory=list["Reg"])
+    __slots__ = ("hints", "live", "reg", "weight")
+
+    def __init__(self, reg: Reg) -> None:
+        self.reg = reg
+        self.live = 0
+        self.weight = 0.0
+        self.hints: list[Reg] = []
 
     @property
     def start(self) -> int:
+        """The first position."""
         return (self.live & -self.live).bit_length() - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allocation:
     """Machine code whose every register has a number."""
 
@@ -81,23 +85,8 @@ def allocate(code: list[Node], *, slots: int = 0) -> Allocation:
 def _intervals(code: list[Node]) -> tuple[list[Node], dict[Reg, Interval]]:
     """Intervals of all registers; pure instructions whose result nobody reads are left out."""
     live = liveness(code)
-    kept: list[Node] = []
-    dead = [False] * len(code)
-    for number, block in enumerate(live.blocks):
-        now = live.live_out[number]
-        for index in range(block.end - 1, block.start - 1, -1):
-            node = code[index]
-            dst = node.defines()
-            if dst is not None:
-                bit = live.bits[dst]
-                if node.pure and not now & bit:
-                    dead[index] = True
-                    continue
-                now &= ~bit
-            for reg in node.uses():
-                now |= live.bits[reg]
-    if any(dead):
-        kept = [node for index, node in enumerate(code) if not dead[index]]
+    kept = without_dead(code, live)
+    if len(kept) < len(code):
         return _intervals(kept)
     intervals = {reg: Interval(reg) for reg in live.registers}
     for reg in MACHINE:
