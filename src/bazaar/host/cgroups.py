@@ -57,6 +57,21 @@ def find(points: Iterable[mounts.MountPoint] | None = None) -> Hierarchies:
     return Hierarchies(v2, v1)
 
 
+def writable(hierarchies: Hierarchies | None = None) -> Hierarchies:
+    """Those in which groups can be made: a machine in a container may have others read-only."""
+    found = hierarchies or find()
+    return Hierarchies(
+        found.v2 if found.v2 is not None and os.access(found.v2, os.W_OK) else None,
+        {name: path for name, path in found.v1.items() if os.access(path, os.W_OK)},
+    )
+
+
+def complete() -> bool:
+    """Whether groups can be made in every hierarchy, as runc wants to."""
+    found = find()
+    return writable(found) == found
+
+
 def problem(limits: Limits = NO_LIMITS, hierarchies: Hierarchies | None = None) -> str | None:
     """Why groups cannot be made, or ``limits`` not be kept, here; None when they can."""
     found = hierarchies or find()

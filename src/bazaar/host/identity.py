@@ -86,9 +86,16 @@ class Names:
 
     def _own(self, path: str, folder: str) -> str | None:
         """The name of one of Bazaar's own containers."""
+        if path == str(self.root):
+            # runc's own choice of a place where not all hierarchies are writable.
+            return own_name(folder) if _is_container(folder) else None
         if os.path.basename(path) != "bazaar" or os.path.dirname(path) != str(self.root):
             return None
         return own_name(folder)
+
+
+def _is_container(identifier: str) -> bool:
+    return (paths.containers() / identifier / "container.json").is_file()
 
 
 def own_name(identifier: str) -> str:
