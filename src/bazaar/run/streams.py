@@ -103,13 +103,12 @@ class Terminal:
     def __init__(self, folder: Path, name: str = "console") -> None:
         import socket
 
-        # The path of a socket has to be short; the folder's may not be.
+        # The path of a socket has at most 107 bytes, for the engine, too; the folder's may have more.
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.path = folder / name
-        short = f"/proc/self/fd/{self._folder}/{name}"
+        self.path = Path(f"/proc/{os.getpid()}/fd/{self._folder}/{name}")
         self.path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(short)
+        self._socket.bind(str(self.path))
         self._socket.listen(1)
         self._master = -1
         self._saved: list[object] | None = None
