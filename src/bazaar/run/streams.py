@@ -103,7 +103,7 @@ class Terminal:
     def __init__(self, folder: Path, name: str = "console") -> None:
         import socket
 
-        # The path of a socket has at most 107 bytes, for the engine, too; the folder's may have more.
+        # A socket's path has at most 107 bytes, for the engine, too; the folder's may have more.
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.path = Path(f"/proc/{os.getpid()}/fd/{self._folder}/{name}")
         self.path.unlink(missing_ok=True)
