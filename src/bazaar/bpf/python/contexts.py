@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from bazaar.bpf.python.types import Items, Struct, i32, u16be, u32, u64
+from bazaar.bpf.python.types import Items, Struct, u32, u64
 
 XDP_ABORTED = 0
 XDP_DROP = 1
@@ -75,5 +75,5 @@ class RawTracepointContext(Context):
 __all__ = [
     "TCX_DROP", "TCX_NEXT", "TCX_PASS", "TCX_REDIRECT",
     "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_REDIRECT", "XDP_TX",
-    "Context", "RawTracepointContext", "SkBuff", "TracepointContext", "XdpContext", "i32", "u16be",
+    "Context", "RawTracepointContext", "SkBuff", "TracepointContext", "XdpContext",
 ]  # fmt: skip

@@ -10,9 +10,10 @@ from typing import Any, cast
 from bazaar.bpf.builder import Builder
 from bazaar.bpf.ir import Function, Memory
 from bazaar.bpf.maps import MapSpec
-from bazaar.bpf.python.calls import ARRAYS, Calls, local_names, without_none
+from bazaar.bpf.python.calls import ARRAYS, Calls, local_names
 from bazaar.bpf.python.contexts import Context
 from bazaar.bpf.python.maps import Keyed
+from bazaar.bpf.python.storage import without_none
 from bazaar.bpf.python.types import Scalar, StructType, layout_of, struct_type
 from bazaar.bpf.python.values import (
     NONE,
