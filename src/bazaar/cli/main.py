@@ -82,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         result: Any = root.main(arguments, prog_name="bazaar", standalone_mode=False)
+        sys.stdout.flush()  # here a reader that went away is caught
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:

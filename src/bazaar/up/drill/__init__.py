@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bazaar.errors import UsageError
+from bazaar.errors import BazaarError, UsageError
 from bazaar.model.figure import Figure
 
 Progress = Callable[[str], None]
@@ -14,19 +14,37 @@ DRILLS = ("boot", "trace", "flood", "site", "crash")
 
 
 def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
-    """Run drills by name (``all`` is every one, in order) and return what they measured."""
+    """Run drills by name (``all`` is every one, in order) and return what they measured.
+
+    What they need of this machine is installed where it can be. One of several that cannot be
+    measured is a figure without a value that says why.
+    """
     chosen = list(DRILLS) if "all" in names or not names else list(names)
     unknown = [name for name in chosen if name not in DRILLS]
     if unknown:
         raise UsageError(
             f"there is no drill '{unknown[0]}'", hint=f"there are: all, {', '.join(DRILLS)}"
         )
+    if "flood" in chosen:
+        from bazaar.up import doctor
+
+        doctor.ensure(doctor.needs(("drill",)), progress)
     figures: list[Figure] = []
     for name in chosen:
         module: Any = importlib.import_module(f"bazaar.up.drill.{name}")
         progress(f"drill {name}")
-        figures += module.measure(bazaar, _prefixed(name, progress))
+        try:
+            figures += module.measure(bazaar, _prefixed(name, progress))
+        except BazaarError as error:
+            if len(chosen) == 1:
+                raise
+            figures.append(_missing(name, error))
     return figures
+
+
+def _missing(name: str, error: BazaarError) -> Figure:
+    note = "; ".join(filter(None, (error.message, error.hint)))
+    return Figure(name, None, "", goal="can be measured", holds=False, note=note)
 
 
 def _prefixed(name: str, progress: Progress) -> Progress:
