@@ -122,3 +122,23 @@ def test_a_package_is_installed_with_progress():
 def test_apts_own_words_are_the_reason():
     with pytest.raises(CommandError, match="Unable to locate package bazaar-has-no-such-package"):
         packages.install(["bazaar-has-no-such-package"], lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Get:1 http://deb.debian.org/debian bookworm InRelease [151 kB]", "reading the lists"),
+        ("Get:4 http://a/debian bookworm/main amd64 Packages [8792 kB]", "reading the lists"),
+        (
+            "Get:2 http://a/debian bookworm/main amd64 wrk amd64 4.1.0-3+b2 [194 kB]",
+            "downloading wrk",
+        ),
+        ("Setting up wrk (4.1.0-3+b2) ...", "setting up wrk"),
+        ("Reading package lists...", ""),
+        ("Get:1 nothing", ""),
+        ("Get:1", ""),
+    ],
+)
+def test_lines_of_apt_as_progress(line, said):
+    assert packages._telling(line).startswith(said)
+    assert bool(packages._telling(line)) == bool(said)

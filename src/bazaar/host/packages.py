@@ -157,7 +157,10 @@ def _telling(line: str) -> str:
     if match is None:
         return ""
     if match[1].startswith("Get:"):
-        words = match[2].split()  # address suite architecture package …
+        # address suite architecture package architecture version, or what an update fetches
+        words = match[2].split(" [")[0].split()
+        if words[-1:] in (["InRelease"], ["Release"], ["Packages"]):
+            return "reading the lists of packages"
         return f"downloading {words[3]}" if len(words) > 3 else ""
     rest = match[2].split(" (")[0].removesuffix(" ...")
     return f"{match[1].lower()} {rest}"

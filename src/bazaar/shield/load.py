@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 from bazaar.errors import CommandError
 from bazaar.host import commands, namespaces
@@ -26,12 +27,24 @@ def http(
 ) -> Load:
     """Ask for ``url`` as fast as it answers for ``seconds`` (whole ones), over that many
     connections that are kept. Raises MissingError where wrk is not installed."""
-    arguments = ["wrk", "--latency", "-t", threads, "-c", connections, "-d", f"{seconds:.0f}s", url]
+    target = with_port(url)
+    arguments = ["wrk", "--latency", "-t", threads, "-c", connections, "-d", f"{seconds:.0f}s"]
+    arguments.append(target)
     with namespaces.enter(namespace):
         finished = commands.run(
             [str(part) for part in arguments], timeout=seconds + 20, package="wrk"
         )
     return parse(finished.output)
+
+
+def with_port(url: str) -> str:
+    """``url`` with its port written out: wrk looks it up in /etc/services otherwise, which a
+    small root does not have."""
+    parts = urlsplit(url)
+    if parts.port is not None:
+        return url
+    port = 443 if parts.scheme == "https" else 80
+    return urlunsplit(parts._replace(netloc=f"{parts.netloc}:{port}"))
 
 
 def parse(output: str) -> Load:
