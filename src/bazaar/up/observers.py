@@ -211,7 +211,7 @@ class Observers:
                 }
             counters = self.guard.counters()
             return {
-                "mode": self.shield.mode,
+                "mode": self.guard.mode,
                 "attached": [asdict(attached) for attached in self.guard.attached],
                 "passed": counters.passed,
                 "dropped": counters.total_dropped,

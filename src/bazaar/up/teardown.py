@@ -96,6 +96,8 @@ def _remove_observers(bazaar: str) -> None:
     if (found := guard.find(bazaar)) is not None:
         found.detach()
     pins.remove_all(f"{pins.root()}/{bazaar}")
+    with contextlib.suppress(OSError):
+        Path(pins.root()).rmdir()  # only where it is empty
 
 
 def _remove_balance(bazaar: str) -> None:
