@@ -90,7 +90,8 @@ def processes_of(container: str) -> list[str]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if any(word.decode(errors="replace").rstrip("/").endswith(container) for word in words):
+            said = [word.decode(errors="replace").rstrip("/+") for word in words]
+            if any(word.endswith(container) for word in said):
                 found.append(f"{entry.name} {words[:2]}")
     return found
 

@@ -30,10 +30,17 @@ FORWARDED = (
 )
 
 
-def foreground(spec: ContainerSpec, *, stdin: bool = False, remove: bool = True) -> int:
+def foreground(
+    spec: ContainerSpec,
+    *,
+    stdin: bool = False,
+    remove: bool = True,
+    ready: Callable[[], object] = lambda: None,
+) -> int:
     """Run a container until it ends; its exit code, 128 + n where a signal ended it.
 
-    ``stdin``: pass ours on, until its end; else the container reads nothing. Must be called
+    ``stdin``: pass ours on, until its end; else the container reads nothing. ``ready`` is
+    called when all is prepared, and returns once the container's network is there. Must be called
     from the main thread of a process without children: it takes signals and reaps. Raises
     EngineError, with docker's exit codes 125 to 127, when the container could not be started.
     """
@@ -41,6 +48,7 @@ def foreground(spec: ContainerSpec, *, stdin: bool = False, remove: bool = True)
     processes.become_subreaper()
     asked = containers.prepare(spec, owner=os.getpid())
     try:
+        ready()
         code = _run(spec, asked, stdin=stdin)
     except BaseException:
         containers.discard(spec.id)
@@ -227,7 +235,7 @@ def _execute(
             if console is not None:
                 arguments += ["--console-socket", str(console.path)]
             stdio = streams.descriptors if streams else (null, null, null)
-            child = launch.spawn([*arguments, asked.id], stdio, groups)
+            child = launch.spawn([*arguments, asked.engine_id], stdio, groups)
             forwarder.target = child
             if streams is not None:
                 streams.started()

@@ -30,6 +30,12 @@ class Launch:
     folder: str
     stop_signal: int = 15
 
+    @property
+    def engine_id(self) -> str:
+        """What the engine calls it. runsc takes the beginning of an id for the id where only one
+        container begins so: the mark at the end, which our ids cannot have, rules that out."""
+        return f"{self.id}+"
+
     def path(self, name: str) -> Path:
         """A file of the container's directory."""
         return Path(self.folder) / name
@@ -98,7 +104,7 @@ def start(launch: Launch, stdio: tuple[int, int, int], *, console: Path | None =
     ]
     if console is not None:
         arguments += ["--console-socket", str(console)]
-    engine = spawn([*arguments, launch.id], stdio, launch.cgroups)
+    engine = spawn([*arguments, launch.engine_id], stdio, launch.cgroups)
     _, status = os.waitpid(engine, 0)
     if status != 0:
         raise failure(launch, processes.exit_code(status))
@@ -178,7 +184,8 @@ def settle(launch: Launch, *, parent: bool) -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         # The engine's "no such container" is what is wanted; anything else shows below.
-        child = spawn([*launch.command, "delete", "--force", launch.id], (null, null, null), ())
+        words = [*launch.command, "delete", "--force", launch.engine_id]
+        child = spawn(words, (null, null, null), ())
         os.waitpid(child, 0)
     finally:
         os.close(null)
