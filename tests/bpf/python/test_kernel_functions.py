@@ -63,7 +63,7 @@ def test_connections_are_looked_up(loaded) -> None:
 
 def test_what_is_acquired_must_be_released(loaded) -> None:
     needs("bpf_xdp_ct_lookup")
-    with pytest.raises(VerifierError, match="leaking|[Uu]nreleased|reference"):
+    with pytest.raises(VerifierError, match="reference leak|Unreleased reference"):
         loaded(samples.leaking)
 
 
