@@ -72,7 +72,11 @@ def stale() -> list[str]:
 def build(folder: Path, problems: list[str]) -> Path | None:
     """The site below ``folder``; None where it could not be built."""
     shutil.copy(ROOT / "zensical.toml", folder)
-    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "docs",
+        folder / "docs",
+        ignore=shutil.ignore_patterns("__pycache__", "*.py", "generate"),
+    )
     done = subprocess.run(
         [Path(sys.executable).parent / "zensical", "build", "--strict"],
         cwd=folder,
