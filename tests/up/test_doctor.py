@@ -117,6 +117,19 @@ def test_what_services_cannot_do_without_stops_before_anything_is_changed(row):
     assert "bz-no-package" in (caught.value.hint or "")
 
 
+def test_what_is_missing_for_one_reason_is_told_together(monkeypatch):
+    wanted = {
+        name: (f"{name}-package", doctor.Wanted(name, ("site",), "a test", True))
+        for name in ("bz-a", "bz-b")
+    }
+    monkeypatch.setattr(doctor, "PROGRAMS", wanted)
+    monkeypatch.setattr(packages, "installable", lambda: False)
+    monkeypatch.setattr(packages, "system", lambda: packages.System("debian", (), "Debian"))
+    with pytest.raises(MissingError, match=r"bz-a \(a test\), bz-b \(a test\): missing") as caught:
+        doctor.ensure(doctor.needs({"site"}), lambda _: None)
+    assert "apt-get install bz-a-package bz-b-package" in (caught.value.hint or "").splitlines()
+
+
 def test_what_services_can_do_without_is_told(row):
     row(essential=False)
     left = doctor.ensure(

@@ -141,7 +141,8 @@ def _apt(arguments: list[str], progress: Progress) -> None:
             if said := _telling(line.strip()):
                 progress(f"apt: {said}")
     if process.returncode != 0:
-        errors = [line for line in last if line.startswith("E: ")]
+        # Of its errors the first is the cause, the last its advice.
+        errors = [line for line in last if line.startswith("E: ")][:1]
         reason = (errors or [line for line in last if line] or ["it said nothing"])[-1]
         raise CommandError(
             f"apt-get {arguments[0]}: {reason.removeprefix('E: ')}",

@@ -113,13 +113,14 @@ def ensure(found: Sequence[Need], progress: Progress) -> list[Need]:
         try:
             packages.install(wanted, progress)
         except BazaarError as error:
-            # Whether that matters is seen by what is missing afterwards.
+            # Whether that matters is seen by what is missing afterwards. Without the programs
+            # no engine is of use: building one would only take time.
             problems = {need.name: error.message for need in lacking if need.package}
+            _refuse([need for need in _left(found, problems) if need.package])
     for need in lacking:
         if need.kind == "engine":
             problems |= _get_engine(need.name, progress)
-    left = missing(_same(found)) if lacking else []
-    left = [replace(need, found=problems.get(need.name, need.found)) for need in left]
+    left = _left(found, problems) if lacking else []
     _refuse(left)
     return left
 
@@ -128,16 +129,25 @@ def _refuse(lacking: Iterable[Need]) -> None:
     hard = [need for need in lacking if need.essential]
     if not hard:
         return
-    lines = [f"{need.name} ({need.purpose}): {need.found or 'missing'}" for need in hard]
+    reasons: dict[str, list[str]] = {}
+    for need in hard:
+        reasons.setdefault(need.found or "missing", []).append(f"{need.name} ({need.purpose})")
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     remedies = dict.fromkeys(need.remedy for need in hard if need.remedy)
+    one = "apt-get install "
+    if names := [remedy.removeprefix(one) for remedy in remedies if remedy.startswith(one)]:
+        others = (remedy for remedy in remedies if not remedy.startswith(one))
+        remedies = dict.fromkeys([one + " ".join(names), *others])
     raise MissingError(f"this machine lacks {'; '.join(lines)}", hint="\n".join(remedies) or None)
 
 
-def _same(found: Sequence[Need]) -> list[Need]:
-    """The same needs, looked for again."""
+def _left(found: Sequence[Need], problems: dict[str, str]) -> list[Need]:
+    """Those of the same needs that are missing now, looked for again."""
     essential = {need.name: need.essential for need in found}
     return [
-        replace(need, essential=essential[need.name]) for need in needs() if need.name in essential
+        replace(need, essential=essential[need.name], found=problems.get(need.name, need.found))
+        for need in missing(needs())
+        if need.name in essential
     ]
 
 
@@ -363,6 +373,8 @@ def _tracepoints() -> str | None:
 
 def _xdp() -> str | None:
     """A native XDP program on a veth, in a network namespace that ends with the thread."""
+    if commands.which("ip") is None:
+        return None  # as above: what is not known is not called missing
     from bazaar.bpf import features
     from bazaar.host import namespaces
 
