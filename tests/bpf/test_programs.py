@@ -366,3 +366,17 @@ def test_any_log_is_read(log: str, count: int) -> None:
     refusal = verifier.explain(log, code)
     assert refusal.slot >= -1
     verifier.explain(f"{count}: (b7) r0 = 0\nR0 {log}", code)
+
+
+def test_a_limit_told_within_an_instructions_line_is_found() -> None:
+    from bazaar.bpf import verifier
+
+    log = (
+        "463: (1f) r6 -= r0                    ; R0=scalar() R6=scalar()\n"
+        "464: (2d) if r1 > r6 goto pc+2 BPF program is too large. Processed 1000001 insn\n"
+        "processed 1000001 insns (limit 1000000) max_states_per_insn 23 total_states 80746\n"
+    )
+    refusal = verifier.explain(log, ())
+    assert refusal.slot == 464
+    assert refusal.said == "BPF program is too large. Processed 1000001 insn"
+    assert refusal.reason

@@ -116,6 +116,10 @@ _REASONS: tuple[tuple[str, str], ...] = (
 )
 
 
+# The kernel gives up in the middle of an instruction's line.
+_LIMIT = re.compile(r"BPF program is too large.*|The sequence of \d+ jumps is too complex.*")
+
+
 @record
 class Refusal:
     """Why a program was refused: the slot of the instruction (-1: none is named), the source
@@ -163,6 +167,9 @@ def _telling(log: str) -> tuple[int, str]:
         walked = _INSTRUCTION.match(stripped)
         if walked:
             slot = int(walked[1])
+            limit = _LIMIT.search(stripped)
+            if limit:
+                said, said_after = limit[0], slot
         elif stripped and not _STATE.match(stripped) and not _NOISE.match(stripped):
             said, said_after = stripped, slot
     named = _NAMED.search(said)
