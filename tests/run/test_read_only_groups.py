@@ -10,7 +10,9 @@ import uuid
 
 import pytest
 
-from bazaar.host import mounts
+from bazaar.host import identity, mounts, paths
+from bazaar.host.files import write_json
+from bazaar.host.identity import Names
 from tests.run.conftest import left
 
 CAP_MKNOD = 1 << 27
@@ -47,6 +49,28 @@ def test_a_container_runs_all_the_same(engine, root_image, state, kinds):
         root_image, kinds, "--engine", engine, root_image.reference, "/bin/sh", "-c", "exit 7"
     )
     assert done.returncode == 7, done.stderr
+
+
+def test_probes_can_tell_the_container(root_image, state, usable_shared):
+    if identity.hierarchy() is None or not any(p.kind == "cgroup" for p in mounts.mounted()):
+        pytest.skip("there are no v1 controllers beside a v2 hierarchy")
+    command = "while read -r line; do echo $line; done < /proc/self/cgroup"
+    done = run(
+        root_image,
+        {"cgroup"},
+        *("--engine", "shared", root_image.reference, "/bin/sh", "-c", command),
+    )
+    place = next(line[3:] for line in done.stdout.splitlines() if line.startswith("0::"))
+    folder = identity.hierarchy() / place.lstrip("/")
+    container = folder.name.rstrip("+")
+    assert container.startswith(f"run.t{os.getpid()}-"), done.stdout
+    # There again, with the state the container had: is it known by its name?
+    folder.mkdir(parents=True)
+    try:
+        write_json(paths.containers() / container / "container.json", {"name": "mine"})
+        assert Names().name(folder.stat().st_ino) == "mine"
+    finally:
+        folder.rmdir()
 
 
 def test_without_a_device_group_no_device_can_be_made(root_image, state, usable_shared):

@@ -87,8 +87,10 @@ class Names:
     def _own(self, path: str, folder: str) -> str | None:
         """The name of one of Bazaar's own containers."""
         if path == str(self.root):
-            # runc's own choice of a place where not all hierarchies are writable.
-            return own_name(folder) if _is_container(folder) else None
+            # runc's own choice of a place where not all hierarchies are writable; it knows the
+            # container by its id and a mark.
+            identifier = folder.removesuffix("+")
+            return own_name(identifier) if _is_container(identifier) else None
         if os.path.basename(path) != "bazaar" or os.path.dirname(path) != str(self.root):
             return None
         return own_name(folder)
