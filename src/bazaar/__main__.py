@@ -1,8 +1,18 @@
-"""``python -m bazaar``: the fast path first, the command line after it."""
+"""``python -m bazaar``, and what the launcher runs: the fast path first.
+
+The launcher starts Python without its site module (-S), which costs 8 ms of every start;
+the two folders it would have found are named here.
+"""
 
 from __future__ import annotations
 
 import sys
+
+if sys.flags.no_site:
+    _source = __file__.rpartition("/bazaar/")[0]
+    _venv = sys.executable.rpartition("/bin/")[0]
+    _version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    sys.path[:0] = [_source, f"{_venv}/lib/{_version}/site-packages"]
 
 
 def main() -> int:

@@ -189,7 +189,7 @@ def test_missing_mounts_and_namespaces_are_said(root, tmp_path):
     with pytest.raises(EngineError, match="does not exist"):
         bundle.write(spec(mounts=(Mount(tmp_path / "none", "/m"),)), tmp_path, root)
     with pytest.raises(EngineError, match="no network namespace"):
-        bundle.write(spec(namespace="bz-there-is-none"), tmp_path, root)
+        bundle.check_namespace(spec(namespace="nowhere"))
 
 
 # Logs

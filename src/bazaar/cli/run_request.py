@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bazaar.errors import UsageError
 from bazaar.model.container import ContainerSpec, Image, Limits, Mount
 from bazaar.model.record import record
+
+if TYPE_CHECKING:
+    from bazaar.host.background import Background
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
@@ -131,31 +136,56 @@ def _run(spec: ContainerSpec, request: Request) -> int:
     from bazaar.run import containers
 
     containers.check_free(spec)
-    disconnect: Callable[[str], None] | None = None
-    if request.network == "bridge":
-        from bazaar.site import run_network
+    if request.network != "bridge":
+        named = None if request.network == "none" else request.network
+        return _start(replace(spec, namespace=named), request, lambda: None)
+    from bazaar.host.background import Background
+    from bazaar.site.naming import container_namespace
 
-        disconnect = run_network.disconnect_run
-        containers.sweep(disconnect)
-        spec = replace(spec, namespace=run_network.connect_run(spec.id).namespace)
-    elif request.network != "none":
-        spec = replace(spec, namespace=request.network)
+    # The network is made while the container is prepared: the engine starts when both are done.
+    network = Background(lambda: _connect(spec.id))
+    try:
+        return _start(
+            replace(spec, namespace=container_namespace(spec.id)), request, network.result
+        )
+    except BaseException:
+        _disconnect(spec.id, network)
+        raise
+    finally:
+        if not request.detach:
+            _disconnect(spec.id, network)
+
+
+def _start(spec: ContainerSpec, request: Request, ready: Callable[[], object]) -> int:
+    from bazaar.run import containers
+
     if request.detach:
-        try:
-            containers.start(spec)
-        except BaseException:
-            if disconnect is not None:
-                disconnect(spec.id)
-            raise
+        ready()
+        containers.start(spec)
         print(spec.name)
         return 0
     from bazaar.run import interactive
 
-    try:
-        return interactive.foreground(spec, stdin=request.interactive, remove=not request.keep)
-    finally:
-        if disconnect is not None:
-            disconnect(spec.id)
+    return interactive.foreground(
+        spec, stdin=request.interactive, remove=not request.keep, ready=ready
+    )
+
+
+def _connect(container: str) -> None:
+    from bazaar.run import containers
+    from bazaar.site import run_network
+
+    containers.sweep(run_network.disconnect_run)
+    run_network.connect_run(container)
+
+
+def _disconnect(container: str, network: Background[None]) -> None:
+    from bazaar.errors import BazaarError
+    from bazaar.site import run_network
+
+    with contextlib.suppress(BazaarError):
+        network.result()  # it may be on its way still
+    run_network.disconnect_run(container)
 
 
 def _made_up() -> str:

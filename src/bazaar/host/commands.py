@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bazaar.errors import CommandError, MissingError
+from bazaar.model.record import record
 
 # Debian gives a plain user, and root through `su`, a PATH without these.
 _ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _OUTPUT_LIMIT = 64 << 20  # bytes; a program that says more than this has lost its way
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finished:
     """What a program left behind."""
 
@@ -41,6 +39,8 @@ def find(program: str, *, package: str | None = None) -> str:
 
 def which(program: str) -> str | None:
     """The path of ``program``, or None; looks into the administrator's folders too."""
+    import shutil
+
     path = os.environ.get("PATH", os.defpath)
     return shutil.which(program, path=os.pathsep.join([path, *_ADMIN_FOLDERS]))
 
@@ -155,6 +155,8 @@ def _content(file: int) -> str:
 
 
 def _shown(words: Sequence[str]) -> str:
+    import shlex
+
     text = shlex.join([Path(words[0]).name, *words[1:]])
     return text if len(text) <= 200 else f"{text[:197]}..."
 

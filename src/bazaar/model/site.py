@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from bazaar.model.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Attachment:
     """A container's own network namespace, wired into a site."""
 
@@ -16,7 +17,7 @@ class Attachment:
     prefix: int = 24
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Health:
     """How a service says that it works."""
 
@@ -27,7 +28,7 @@ class Health:
     start_period: float = 60.0  # seconds a replica may take until it first answers
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Backend:
     """One replica as the balance sees it."""
 
@@ -38,7 +39,7 @@ class Backend:
     draining: bool = False  # finishes what it has, gets nothing new
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Publish:
     """An address and port of the host that leads to a service's front."""
 
@@ -46,7 +47,7 @@ class Publish:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Front:
     """A service's one address, spread over all its healthy replicas."""
 
@@ -54,14 +55,14 @@ class Front:
     address: str
     port: int
     mode: str = "http"  # http | tcp
-    health: Health = field(default_factory=Health)
+    health: Health = Health()
     backends: tuple[Backend, ...] = ()
     publish: tuple[Publish, ...] = ()
     certificate: Path | None = None  # PEM with key and chain: TLS at the front
     nearest: str | None = None  # a site whose replicas are preferred
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BackendStatus:
     """What the balance measured of one replica."""
 

@@ -198,13 +198,16 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 def namespace_path(namespace: str) -> Path:
     """The file of a network namespace, named as `ip netns` names it or by its path."""
-    path = Path(namespace) if namespace.startswith("/") else Path("/run/netns") / namespace
-    if not path.exists():
+    return Path(namespace) if namespace.startswith("/") else Path("/run/netns") / namespace
+
+
+def check_namespace(spec: ContainerSpec) -> None:
+    """Raises EngineError when the network the container is to be in is not there."""
+    if spec.namespace and not namespace_path(spec.namespace).exists():
         raise EngineError(
-            f"there is no network namespace {namespace}",
+            f"there is no network namespace {spec.namespace}",
             hint="`ip netns` lists them; --network none needs none",
         )
-    return path
 
 
 def _linux(spec: ContainerSpec, cgroup: str | None) -> dict[str, Any]:

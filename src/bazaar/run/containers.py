@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
-from bazaar.model.container import ContainerSpec, ContainerState
+from bazaar.model.container import ContainerSpec, ContainerState, Limits
 from bazaar.run import bundle, engines, launch, rootfs
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ def _groups(spec: ContainerSpec, *, own: bool) -> list[Path]:
             return [] if own else cgroups.create(spec.id, hierarchies=cgroups.writable())
         raise EngineError(f"limits cannot be kept here: {reason}", hint="run it without limits")
     if not own:
-        return cgroups.create(spec.id, spec.limits)
+        found = cgroups.find()
+        # Entering a v1 hierarchy waits for the kernel (17 ms): only where there is a limit.
+        unlimited = spec.limits == Limits()
+        few = cgroups.Hierarchies(found.v2) if unlimited and found.v2 else found
+        return cgroups.create(spec.id, spec.limits, few)
     # runc makes and limits its own groups, but beside v1 controllers it leaves v2 alone.
     found = cgroups.find()
     if found.v2 is None or not found.v1:
@@ -184,6 +188,7 @@ def start(spec: ContainerSpec) -> ContainerState:
 
     Raises EngineError, with docker's exit codes, when it could not be; nothing is left then.
     """
+    bundle.check_namespace(spec)
     asked = prepare(spec)
     import subprocess
 

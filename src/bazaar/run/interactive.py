@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,6 +49,7 @@ def foreground(
     asked = containers.prepare(spec, owner=os.getpid())
     try:
         ready()
+        bundle.check_namespace(spec)
         code = _run(spec, asked, stdin=stdin)
     except BaseException:
         containers.discard(spec.id)

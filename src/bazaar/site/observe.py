@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from bazaar.host import namespaces
+from bazaar.model.record import field, record
 from bazaar.model.site import Attachment
 from bazaar.site.naming import UPLINK, front_namespace, host_name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ObservedSite:
     """A site's namespace, and the containers wired into it by id."""
 
@@ -21,7 +21,7 @@ class ObservedSite:
     attachments: dict[str, Attachment] = field(default_factory=dict[str, Attachment])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Observed:
     """The whole: ``front`` is None when there is none; ``strays`` belong to no site."""
 

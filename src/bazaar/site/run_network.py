@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from bazaar.errors import NetworkError
 from bazaar.host import namespaces
+from bazaar.host.background import Background
 from bazaar.model.site import Attachment
 from bazaar.site import network, outbound, subnets
 
@@ -22,19 +23,28 @@ def connect_run(container_id: str, *, to_world: bool = True) -> Attachment:
     """
     with outbound.locked("run-network"):
         network.disconnect(container_id)
-        own = _ensure_bridge()
+        own, fresh = _ensure_bridge()
         gateway = own[1]
-        ports = _ports()
+        ports = [] if fresh else _ports()
         used = {address for _, address in ports}
         free = (host for host in own.hosts() if host != gateway and host not in used)
         address = next(free, None)
         if address is None:
             raise NetworkError(f"no address is left in {own}, the network of `bazaar run`")
-        if to_world and not (ports and outbound.allowed(_TABLE)):
-            outbound.allow(_TABLE, own, BRIDGE)
-        return network.attach(
-            container_id, str(address), str(gateway), bridge=BRIDGE, namespace=None, prefix=16
-        )
+        # The kernel takes its time over the first table: wire the container meanwhile.
+        way_out = Background(lambda: _open(own, first=not ports)) if to_world else None
+        try:
+            return network.attach(
+                container_id, str(address), str(gateway), bridge=BRIDGE, namespace=None, prefix=16
+            )
+        finally:
+            if way_out is not None:
+                way_out.result()
+
+
+def _open(own: IPv4Network, *, first: bool) -> None:
+    if first or not outbound.allowed(_TABLE):
+        outbound.allow(_TABLE, own, BRIDGE)
 
 
 def disconnect_run(container_id: str) -> None:
@@ -48,26 +58,28 @@ def disconnect_run(container_id: str) -> None:
         namespaces.tidy()
 
 
-def _ensure_bridge() -> IPv4Network:
-    if link := namespaces.links().get(BRIDGE):
+def _ensure_bridge() -> tuple[IPv4Network, bool]:
+    """The bridge's network, and whether the bridge was made just now."""
+    links = namespaces.links()
+    if link := links.get(BRIDGE):
         if link.get("ifalias", _MARK) != _MARK:
             raise NetworkError(f"the interface {BRIDGE} is in the way: Bazaar did not make it")
         for entry in link.get("addr_info", []):
             if entry.get("family") == "inet" and "UP" in link.get("flags", []):
-                return IPv4Network(f"{entry['local']}/16", strict=False)
+                return IPv4Network(f"{entry['local']}/16", strict=False), False
         namespaces.remove_interface(BRIDGE)  # half-made
-    own = subnets.first_free(subnets.taken(), descending=True)
+    own = subnets.first_free(subnets.taken(links), descending=True)
     hardware = network.hardware_address(own[1])
     namespaces.batch(
         [
             f"link add {BRIDGE} address {hardware} type bridge forward_delay 0",
-            f'link set {BRIDGE} alias "{_MARK}"',
+            # Without an IPv6 address of its own: looking for its like takes a second.
+            f'link set {BRIDGE} alias "{_MARK}" addrgenmode none',
             f"address add {own[1]}/16 dev {BRIDGE}",
+            f"link set {BRIDGE} up",
         ]
     )
-    namespaces.sysctl(f"net/ipv6/conf/{BRIDGE}/disable_ipv6", "1")
-    namespaces.batch([f"link set {BRIDGE} up"])
-    return own
+    return own, True
 
 
 def _ports() -> list[tuple[str, IPv4Address]]:

@@ -7,17 +7,18 @@ front's own, .10 and up the services), 10.44.N.0/24 its N-th site (.1 the gatewa
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from bazaar.errors import NetworkError
 from bazaar.host import namespaces
+from bazaar.model.record import record
 
 FIRST, LAST = 44, 254  # of 10.X.0.0/16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Taken:
     """A range in use, and by whom."""
 
@@ -48,11 +49,14 @@ def front_gateway(subnet: IPv4Network) -> IPv4Address:
     return subnet[2]
 
 
-def taken() -> list[Taken]:
-    """Every IPv4 range this machine has an address in, a route to, or a name server at."""
+def taken(links: dict[str, dict[str, Any]] | None = None) -> list[Taken]:
+    """Every IPv4 range this machine has an address in, a route to, or a name server at.
+
+    ``links`` are the host's, where the caller has just read them.
+    """
     found: list[Taken] = []
     holders: dict[str, tuple[str, str]] = {}
-    for device, link in namespaces.links().items():
+    for device, link in (links or namespaces.links()).items():
         mark = str(link.get("ifalias", "")).split()
         bazaar = mark[2] if mark[:2] == ["bazaar", "front"] and len(mark) == 3 else ""
         holder = f"the bazaar {bazaar}" if bazaar else f"interface {device}"

@@ -95,7 +95,8 @@ def listing() -> list[Image]:
     found: list[Image] = []
     folder = paths.cache() / "images"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        if image := _image(_read(path)):
+        # A record counts where `find` looks for it alone: one image is one row.
+        if (image := _image(_read(path))) and _record(image.reference) == path:
             found.append(image)
     return sorted(found, key=lambda image: image.reference)
 
