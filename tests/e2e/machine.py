@@ -69,6 +69,7 @@ class Machine:
         self.environment = {**PLAIN, **_network_environment(root, binds)}
         self.process: subprocess.Popen[bytes] | None = None
         self.leader = 0
+        self.first: Done | None = None  # what a fixture ran first
 
     def boot(self) -> None:
         """Start it and wait until its systemd has nothing left to start."""
@@ -179,10 +180,9 @@ class Machine:
             [f"{stamp:7.1f} {name} {line.rstrip()}" for stamp, name, line in written],
         )
 
-    def processes(self) -> set[str]:
-        """The command lines of all its processes; threads of the kernel have none."""
-        done = self.run("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'")
-        return set(done.stdout.splitlines())
+    def look(self, command: str) -> list[str]:
+        """The lines a shell command prints there, sorted; nothing of it is left."""
+        return sorted(self.run("sh", "-c", command).stdout.splitlines())
 
     def halt(self) -> None:
         """End it: asked first, then told. Everything in it ends with its first process."""
@@ -205,11 +205,10 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(repository: Path) -> Iterator[Machine]:
+def booted(repository: Path, name: str) -> Iterator[Machine]:
     """A fresh machine that sees ``repository`` read-only at /srv/bazaar; gone afterwards."""
     base = _base()
     folder = base.parent
-    name = f"fresh{os.getpid()}"
     root, bpf = folder / name, folder / f"{name}.bpf"
     machine: Machine | None = None
     try:
