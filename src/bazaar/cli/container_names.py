@@ -1,10 +1,14 @@
-"""Containers as people name them: by name, by id, or by the beginning of one."""
+"""Containers as people name them: by name, by id, or by the beginning of a random one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from bazaar.errors import BazaarError, EngineError, UsageError
+
+# What `bazaar run` calls a container without --name: 12 hexadecimal digits.
+_RANDOM = re.compile(r"[0-9a-f]{12}")
 
 
 def each(names: Iterable[str], act: Callable[[str, str], None]) -> int:
@@ -26,8 +30,12 @@ def _owned(name: str) -> str:
     from bazaar.run import containers
 
     found = containers.listing()
-    exact = [state for state in found if name in (state.name, state.id)]
-    near = exact or [state for state in found if state.id.startswith(f"run.{name}")]
+    # Chosen names match whole: `rm docs` must not take `docs-old`. Random ones may be cut short.
+    near = [state for state in found if name in (state.name, state.id)] or [
+        state
+        for state in found
+        if name and state.name.startswith(name) and _RANDOM.fullmatch(state.name)
+    ]
     if len(near) > 1:
         raise UsageError(f"'{name}' could be {', '.join(state.name for state in near)}")
     if not near:
@@ -35,7 +43,7 @@ def _owned(name: str) -> str:
     state = near[0]
     if bazaar := dict(state.labels).get("bazaar"):
         raise UsageError(
-            f"{state.name} is a replica of the bazaar {bazaar}, which would start it again",
-            hint="change the bazaar's description, or `bazaar down`",
+            f"{state.name} is a replica of the bazaar {bazaar}: its supervisor starts it again",
+            hint=f"change the description to stop it, or take all away by `bazaar down {bazaar}`",
         )
     return state.id
