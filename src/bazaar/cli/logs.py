@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 import time
 
 import click
 
+from bazaar.model.container import ContainerState
+
 
 @click.command(name="logs")
 @click.argument("names", nargs=-1)
 @click.option("--bazaar", help="Whose replicas, where several bazaars are up.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
-@click.option("--tail", "-n", type=int, default=None, help="The last lines of each alone.")
+@click.option(
+    "--tail", "-n", type=click.IntRange(min=0), default=None, help="The last lines of each alone."
+)
 @click.option("--since", default=None, help="Nothing older than this: 10s, 5m, 2h.")
 def command(
     names: tuple[str, ...], bazaar: str | None, follow: bool, tail: int | None, since: str | None
@@ -43,12 +48,19 @@ def command(
         for container in found:
             show(container.id, container.name)
         return 0
-    threads = [
-        threading.Thread(target=show, args=(container.id, container.name), daemon=True)
-        for container in found
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    ended: queue.Queue[BaseException | None] = queue.Queue()
+
+    def follow_one(container: ContainerState) -> None:
+        try:
+            show(container.id, container.name)
+        except Exception as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    for container in found:
+        threading.Thread(target=follow_one, args=(container,), daemon=True).start()
+    for _ in found:
+        if (error := ended.get()) is not None:
+            raise error
     return 0

@@ -79,10 +79,32 @@ def root() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors become a message and an exit code, never a traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    streams = sys.stdout, sys.stderr
+    try:
+        code = _answer(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # what is still held meets a reader that went away here
+    except BrokenPipeError:
+        return reader_left()
+    except SystemExit:
+        # click ends so where it met the same, and has wrapped the streams then.
+        if (sys.stdout, sys.stderr) == streams:
+            raise
+        sys.stdout, sys.stderr = streams
+        return reader_left()
+    return code
+
+
+def reader_left() -> int:
+    """The reader went away (`| head`): end as the signal would have ended us."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())  # what is held goes nowhere, without a complaint
+    os.close(null)
+    return 128 + signal.SIGPIPE
+
+
+def _answer(arguments: list[str]) -> int:
     try:
         result: Any = root.main(arguments, prog_name="bazaar", standalone_mode=False)
-        sys.stdout.flush()  # here a reader that went away is caught
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
@@ -91,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        # The reader went away (`| head`): end as the signal would have ended us.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        raise
     except BazaarError as error:
         print_error(error)
         return error.exit_code

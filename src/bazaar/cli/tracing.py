@@ -52,15 +52,18 @@ def fast(arguments: Sequence[str]) -> int | None:
     if settings is None:
         return None
     try:
-        return run(settings)
+        code = run(settings)
+        sys.stdout.flush()
     except BazaarError as error:
         from bazaar.cli.main import print_error
 
         print_error(error)
         return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        from bazaar.cli.main import reader_left
+
+        return reader_left()
+    return code
 
 
 def run(settings: Settings) -> int:
