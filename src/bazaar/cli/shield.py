@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -182,11 +182,11 @@ def allow(network: str, remove: bool, name: str | None) -> None:
 
 def _watch(shield: Guard, progress: Progress) -> None:
     """Tick until Ctrl-C or a request to end; blocks are lines that stay."""
-    stop: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    stop = threading.Event()
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda _number, _frame: stop.set()) for number in ends]
     try:
-        while not stop:
-            time.sleep(_TICK)
+        while not stop.wait(_TICK):
             tick = shield.tick()
             for item in tick.new:
                 would = "would block" if shield.spec.mode == "dry-run" else "blocked"
@@ -198,7 +198,8 @@ def _watch(shield: Guard, progress: Progress) -> None:
             )
             progress.step(f"passed {tick.passed:,.0f}/s   {dropped}")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
