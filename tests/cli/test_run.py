@@ -203,6 +203,40 @@ def test_a_replica_is_left_to_its_bazaar(state, tmp_path):
     )
     done = bazaar("rm", "-f", "s/x/1")
     assert done.returncode == 1 and "a replica of the bazaar b" in done.stderr and folder.exists()
+    done = bazaar("stop", "s/x/1")
+    assert done.returncode == 1
+    assert "its supervisor starts it again" in done.stderr
+    assert "change the description to stop it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("docsab", "docsab"),
+        ("run.docsab", "docsab"),
+        ("0123456789ab", "0123456789ab"),
+        ("0123", "0123456789ab"),
+        ("docsa", None),  # the beginning of a chosen name
+        ("run.0123", None),
+        ("", None),
+        ("f0", None),  # two random ones begin so
+        ("nobody", None),
+    ],
+)
+def test_names_match_whole_and_random_ones_by_their_beginning(state, capsys, said, meant):
+    from bazaar.cli import container_names
+    from bazaar.host import paths
+
+    for name in ("docsab", "0123456789ab", "f0cacc1a0001", "f0cacc1a0002"):
+        folder = paths.containers() / f"run.{name}"
+        folder.mkdir(parents=True)
+        about = {"id": f"run.{name}", "name": name, "engine": "shared", "labels": {}}
+        (folder / "container.json").write_text(json.dumps(about))
+    chosen: list[str] = []
+    code = container_names.each([said], lambda container, _: chosen.append(container))
+    assert chosen == ([f"run.{meant}"] if meant else [])
+    assert code == (0 if meant else 1)
+    assert ("could be f0cacc1a0001, f0cacc1a0002" in capsys.readouterr().err) == (said == "f0")
 
 
 def test_images_lists_and_removes(tmp_path, state, cache_of_its_own):
@@ -219,5 +253,10 @@ def test_images_lists_and_removes(tmp_path, state, cache_of_its_own):
         and row["digest"].startswith("sha256:")
     )
     assert "2 MB" in bazaar("images").stdout
+    # A record under a name that is not its reference's is no second image.
+    records = tmp_path / "cache" / "images"
+    [record] = records.glob("*.json")
+    (records / "other.json").write_bytes(record.read_bytes())
+    assert bazaar("images").stdout.count(reference) == 1
     assert reference not in bazaar("images", "--remove", reference).stdout
     assert bazaar("images", "--remove", reference).returncode == 1
