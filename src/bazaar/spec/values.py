@@ -135,7 +135,8 @@ def duration(value: Any) -> str:
     if isinstance(written, str) and len(written) <= 20 and re.match(DURATION, written):
         seconds = duration_seconds(written)
         if 0.001 <= seconds <= 86400:
-            return f"{seconds:.0f}s" if seconds % 1 == 0 else f"{round(seconds * 1000)}ms"
+            whole = round(seconds * 1000)  # milliseconds; what is finer nobody keeps
+            return f"{whole}ms" if whole % 1000 else f"{whole // 1000}s"
     raise ValueError(f"{show(value)} is not a duration such as 500ms, 60s or 5m, up to 24h")
 
 
