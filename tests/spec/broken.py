@@ -179,6 +179,15 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
 
 # What only the parts together make wrong: no schema sees it.
 TOGETHER: dict[str, tuple[str, list[str]]] = {
+    "what comes later, beside other mistakes": (
+        "bazaar: x\nsites:\n  a:\n    provider: aws\n  b: {cluster: k3s, machines: 3}\nservices:\n  s: {stand: apache, sites: [c]}\n",
+        [
+            "f:4:15  sites.a.provider: 'aws' is not there yet: this version runs sites on this machine, 'provider: local'",
+            "f:5:7  sites.b.cluster: is not there yet: a local site is a network namespace of this machine",
+            "f:5:21  sites.b.machines: is not there yet: a local site is a network namespace of this machine",
+            "f:7:30  services.s.sites[0]: there is no site 'c'. There are: a, b",
+        ],
+    ),
     "a key twice": (
         "bazaar: x\nbazaar: y\n",
         ["f:2:1  'bazaar' stands here twice, first in line 1"],

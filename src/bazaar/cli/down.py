@@ -22,7 +22,7 @@ def command(bazaar: str | None, volumes: bool, yes: bool) -> int:
     from bazaar.up import client, teardown
 
     client.need_root()
-    name = client.the_one(bazaar)
+    name = client.the_one(bazaar, "`bazaar down NAME`")
     kept = sorted(entry.name for entry in (paths.bazaar(name) / "volumes").glob("*"))
     if volumes and kept and not yes:
         if not sys.stdin.isatty():

@@ -42,7 +42,7 @@ def read(file: str | None) -> ResolvedBazaar:
 
     if file is not None:
         return spec.resolve(spec.load(file))
-    wanted = client.last_wanted(client.the_one(None))
+    wanted = client.last_wanted(client.the_one(None, "its file: `bazaar plan FILE`"))
     if wanted is None:
         raise click.UsageError("the bazaar's description is unreadable; name its file")
     return wanted

@@ -19,7 +19,7 @@ def command(bazaar: str | None, watch: bool, output: str) -> int:
     from bazaar.cli.output import print_json
     from bazaar.up import client
 
-    name = client.the_one(bazaar)
+    name = client.the_one(bazaar, "`bazaar status NAME`")
     while True:
         status = client.call(name, "status")
         if output == "json":

@@ -207,7 +207,10 @@ class Service:
     certificate: Annotated[
         str | None,
         fields.PATH,
-        Field(description="A PEM file with key and chain: TLS at the front address."),
+        Field(
+            description="A PEM file with key and chain: TLS at the front address, for HTTP at "
+            "port 443; the replicas listen at `port` without TLS."
+        ),
     ] = None
     mode: Annotated[
         Literal["http", "tcp"] | None,

@@ -83,6 +83,15 @@ class ResolvedService:
     stateful: bool = False
 
 
+    @property
+    def front_port(self) -> int | None:
+        """Where the front listens; its replicas listen on ``port``.
+
+        HTTP behind a certificate is HTTPS, and has HTTPS's own port.
+        """
+        secure = self.certificate is not None and self.mode == "http"
+        return 443 if secure and self.port is not None else self.port
+
 @dataclass(frozen=True, slots=True)
 class ResolvedProbe:
     """A trace program's text."""

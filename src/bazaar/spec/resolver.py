@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from bazaar.errors import MissingError, Problem, SpecError
+from bazaar.errors import MissingError
 from bazaar.model.container import Limits
 from bazaar.model.site import Health, Publish
 from bazaar.spec import rules, stands, values
-from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Site, Volume
+from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Volume
 from bazaar.spec.model import Health as HealthFields
 from bazaar.spec.resolved import (
     ResolvedBazaar,
@@ -28,11 +28,9 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
     """A bazaar with nothing left open.
 
     Raises SpecError when the bazaar is wrong or asks for what this version does not have,
-    MissingError when a file that it names (a probe's
-    program, a service's file) cannot be read.
+    MissingError when a file that it names (a probe's program, a service's file) cannot be read.
     """
     checked = check(bazaar)
-    _refuse_later(checked.sites)
     sites = tuple(ResolvedSite(site.name, site.provider, site.subnet) for site in checked.sites)
     names = tuple(site.name for site in sites)
     return ResolvedBazaar(
@@ -43,31 +41,6 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
         probes=tuple(ResolvedProbe(probe.name, rules.program(probe)) for probe in checked.probes),
         shield=_shield(checked.shield) if checked.shield else None,
     )
-
-
-def _refuse_later(sites: Sequence[Site]) -> None:
-    """Refuse what the description may say already and no layer can do yet."""
-    problems: list[Problem] = []
-    for site in sites:
-        if site.provider != "local":
-            problems.append(
-                Problem(
-                    f"'{site.provider}' is not there yet: this version runs sites on this "
-                    "machine, 'provider: local'",
-                    path=f"sites.{site.name}.provider",
-                )
-            )
-            continue
-        for key in ("cluster", "region", "zone", "machines"):
-            if getattr(site, key) is not None:
-                problems.append(
-                    Problem(
-                        "is not there yet: a local site is a network namespace of this machine",
-                        path=f"sites.{site.name}.{key}",
-                    )
-                )
-    if problems:
-        raise SpecError(problems)
 
 
 def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:

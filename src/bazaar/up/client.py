@@ -31,14 +31,20 @@ def _has_state(bazaar: str) -> bool:
     return any((paths.bazaar(bazaar) / name).exists() for name in ("wanted.json", "layout.json"))
 
 
-def the_one(name: str | None) -> str:
+def _has_volumes(bazaar: str) -> bool:
+    """Whether a bazaar that is down left volumes: they can be looked at and removed by name."""
+    return "/" not in bazaar and (paths.bazaar(bazaar) / "volumes").is_dir()
+
+
+def the_one(name: str | None, way: str = "--bazaar NAME") -> str:
     """The bazaar meant: the named one, or the only one that is up.
 
-    ``name`` may be a bazaar's name or a description's file. Raises UsageError otherwise.
+    ``name`` may be a bazaar's name or a description's file; ``way`` is how the command
+    takes it, for the hint. Raises UsageError otherwise.
     """
     names = running()
     if name is not None:
-        if name in names:
+        if name in names or _has_volumes(name):
             return name
         if Path(name).exists():
             from bazaar import spec
@@ -52,7 +58,7 @@ def the_one(name: str | None) -> str:
         return names[0]
     if not names:
         raise UsageError("no bazaar is up here", hint="`bazaar up FILE` starts one")
-    raise UsageError(f"several bazaars are up: {', '.join(names)}", hint="say which one")
+    raise UsageError(f"several bazaars are up: {', '.join(names)}", hint=f"say which one by {way}")
 
 
 def need_root() -> None:

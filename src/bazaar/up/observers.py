@@ -112,7 +112,7 @@ class Observers:
         from bazaar.shield.settings import ShieldSpec
         from bazaar.site import network
 
-        ports = sorted({service.port for service in wanted.services if service.port is not None})
+        ports = sorted({one.front_port for one in wanted.services if one.front_port is not None})
         spec = ShieldSpec(
             rate=max(1, round(shield.rate)),
             burst=shield.burst,

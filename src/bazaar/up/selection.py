@@ -51,5 +51,6 @@ def _refuse_ambiguity(found: list[ContainerState]) -> None:
     bazaars = {dict(c.labels).get("bazaar", "") for c in found}
     if len(bazaars) > 1:
         raise UsageError(
-            f"several bazaars have it: {', '.join(sorted(bazaars))}", hint="say which by --bazaar"
+            f"several bazaars have it: {', '.join(sorted(bazaars))}",
+            hint="say which one by --bazaar NAME",
         )

@@ -65,7 +65,7 @@ def _service(
         "stand": service.stand,
         "image": service.image,
         "address": address,
-        "port": service.port,
+        "port": service.front_port,
         "url": url(service, address),
         "published": [f"{publish.address}:{publish.port}" for publish in service.publish],
         "engine": engine,
@@ -99,7 +99,11 @@ def url(service: ResolvedService, address: str | None) -> str | None:
     if address is None or service.mode != "http":
         return None
     scheme, usual = ("https", 443) if service.certificate else ("http", 80)
-    return f"{scheme}://{address}" + (f":{service.port}" if service.port != usual else "") + "/"
+    return (
+        f"{scheme}://{address}"
+        + (f":{service.front_port}" if service.front_port != usual else "")
+        + "/"
+    )
 
 
 def _site_healthy(site: str, services: list[dict[str, Any]]) -> bool:

@@ -233,7 +233,7 @@ class Supervisor:
         return Front(
             service=service.name,
             address=self.layout.front(service.name),
-            port=port,
+            port=service.front_port or port,
             mode=service.mode,
             health=service.health,
             backends=tuple(
