@@ -30,13 +30,8 @@ def free_port():
 
 def test_published_with_tls(bazaar):
     folder = bazaar.folder
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=bazaar.test"
-    words += f" -addext subjectAltName=DNS:bazaar.test,IP:127.0.0.1 -keyout {folder}/key.pem"
-    command = [*words.split(), "-out", str(folder / "cert.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    pem = folder / "site.pem"
-    pem.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
-    port = free_port()
+    pem, port = folder / "site.pem", free_port()
+    certify(folder, pem)
     bazaar.write(f"""
 sites: {{u: {{}}}}
 services:
@@ -49,7 +44,9 @@ services:
     certificate: {pem}
 """)
     status = bazaar.up()
-    assert status["services"][0]["url"].startswith("https://10.")
+    address = status["services"][0]["address"]
+    assert status["services"][0]["url"] == f"https://{address}/"
+    assert status["services"][0]["port"] == 443
     assert status["services"][0]["published"] == [f"127.0.0.1:{port}"]
     trusted = ssl.create_default_context(cafile=str(folder / "cert.pem"))
     opener = urllib.request.build_opener(
@@ -57,7 +54,25 @@ services:
     )
     with opener.open(f"https://127.0.0.1:{port}/", timeout=5) as answer:
         assert answer.status == 200
+    with socket.create_connection((address, 443), timeout=5) as plain:
+        trusted.wrap_socket(plain, server_hostname="bazaar.test").close()
     assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
+
+    certify(folder, pem)  # renewed: the old one is no longer what is served
+    assert "web" in bazaar.run("plan", str(bazaar.file)).stdout
+    bazaar.run("up", str(bazaar.file))
+    renewed = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    with socket.create_connection((address, 443), timeout=5) as plain:
+        renewed.wrap_socket(plain, server_hostname="bazaar.test").close()
+
+
+def certify(folder, pem):
+    """A key and a certificate signed by itself, in one file as HAProxy wants them."""
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=bazaar.test"
+    words += f" -addext subjectAltName=DNS:bazaar.test,IP:127.0.0.1 -keyout {folder}/key.pem"
+    command = [*words.split(), "-out", str(folder / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    pem.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
 
 
 def test_take_one_stand(bazaar):

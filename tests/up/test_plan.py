@@ -114,7 +114,7 @@ def test_without_supervisor_stopped_replicas_start_again():
     assert short(changes) == [
         ("update", "service", "web"),
         ("update", "service", "data"),
-        ("create", "supervisor", "supervisor"),
+        ("create", "supervisor", "t"),
     ]
 
 

@@ -50,7 +50,7 @@ def command(
             )
         ],
     )
-    return up.run(None, yes=False, as_json=output == "json", wanted=spec.resolve(bazaar))
+    return up.run(None, as_json=output == "json", wanted=spec.resolve(bazaar))
 
 
 def _variable(word: str) -> tuple[str, str | Secret]:

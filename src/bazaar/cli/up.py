@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 @click.command(name="up")
 @click.argument("file", required=False)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before something is lost.")
+@click.option(
+    "--yes", "-y", is_flag=True, help="Answer yes to what is asked; local sites ask nothing."
+)
 @output.output_option
 def command(file: str | None, yes: bool, output: str) -> int:
     """Make the bazaar of FILE real on this machine; run it again after a change.
 
     FILE is a YAML or Python description; it can be left out where one bazaar is up.
     """
-    return run(file, yes=yes, as_json=output == "json")
+    del yes  # what costs money or destroys data asks; no local change does
+    return run(file, as_json=output == "json")
 
 
-def run(file: str | None, *, yes: bool, as_json: bool, wanted: ResolvedBazaar | None = None) -> int:
+def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None) -> int:
     """The whole of `up`; `take` comes here too, with a bazaar of its own making."""
     from bazaar.cli import plan as plan_command
     from bazaar.host import paths
@@ -50,26 +53,11 @@ def run(file: str | None, *, yes: bool, as_json: bool, wanted: ResolvedBazaar | 
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
         if changes:
             machine.check_places(wanted, current)
-            _confirm(changes, yes=yes)
             _images(wanted, progress)
             problems = _apply(wanted, secrets, progress)
         else:
             problems = []
     return _report(wanted.name, problems, missing, began, changed=bool(changes), as_json=as_json)
-
-
-def _confirm(changes: list[Any], *, yes: bool) -> None:
-    from bazaar.errors import UsageError
-    from bazaar.up.plan import loses_data
-
-    lost = loses_data(changes)
-    if not lost or yes:
-        return
-    names = ", ".join(f"{change.kind} {change.name}" for change in lost)
-    if not sys.stdin.isatty():
-        raise UsageError(f"this destroys data: {names}", hint="say --yes to do it")
-    if not click.confirm(f"This destroys {names}. Go on?", err=True):
-        raise click.Abort
 
 
 def _images(wanted: ResolvedBazaar, progress: output.Progress) -> None:

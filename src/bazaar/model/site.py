@@ -59,6 +59,7 @@ class Front:
     backends: tuple[Backend, ...] = ()
     publish: tuple[Publish, ...] = ()
     certificate: Path | None = None  # PEM with key and chain: TLS at the front
+    certificate_digest: str = ""  # another one makes the balance read the file again
     nearest: str | None = None  # a site whose replicas are preferred
 
 

@@ -160,6 +160,8 @@ def _frontend(settings: Settings, front: Front) -> list[str]:
         secure = f" ssl crt {_quoted(str(front.certificate))}{protocols}"
     outside = f" namespace {settings.host}" if settings.host else ""
     lines = [f"frontend {front.service}", f"    mode {front.mode}"]
+    if front.certificate_digest:
+        lines += [f"    # sha256 {front.certificate_digest}"]
     lines += [f"    bind {_joined(front.address, front.port)}{secure}"]
     lines += [
         f"    bind {_joined(one.address, one.port)}{outside}{secure}" for one in front.publish

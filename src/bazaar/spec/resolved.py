@@ -75,13 +75,13 @@ class ResolvedService:
     limits: Limits = field(default_factory=Limits)
     publish: tuple[Publish, ...] = ()
     certificate: str | None = None  # a PEM file of the host
+    certificate_digest: str = ""  # sha256 of it, so that a renewed one is seen
     nearest: str | None = None  # a site
     working_directory: str | None = None
     user: str | None = None
     restart_first: float = 0.1  # seconds before a dead replica starts again, then doubled
     restart_longest: float = 30.0
     stateful: bool = False
-
 
     @property
     def front_port(self) -> int | None:
@@ -91,6 +91,7 @@ class ResolvedService:
         """
         secure = self.certificate is not None and self.mode == "http"
         return 443 if secure and self.port is not None else self.port
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedProbe:

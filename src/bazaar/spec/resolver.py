@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from pathlib import Path
 
 from bazaar.errors import MissingError
 from bazaar.model.container import Limits
@@ -84,6 +84,7 @@ def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
         ),
         publish=_publish(service),
         certificate=service.certificate,
+        certificate_digest=_file_digest(service.certificate),
         nearest=nearest,
         working_directory=service.working_directory,
         user=service.user or (stand.user if stand else "") or None,
@@ -91,6 +92,14 @@ def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:
         restart_longest=values.duration_seconds(str(restart.longest)) if restart else 30.0,
         stateful=stand.stateful if stand else False,
     )
+
+
+def _file_digest(certificate: str | None) -> str:
+    """Empty where there is no such file: `up` says so before it changes anything."""
+    try:
+        return hashlib.sha256(Path(certificate).read_bytes()).hexdigest() if certificate else ""
+    except OSError:
+        return ""
 
 
 def _mode(service: Service) -> str:

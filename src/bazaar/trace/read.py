@@ -75,8 +75,12 @@ def read(layout: MapLayout, source: Map, resolve: Resolve) -> MapValue:
     """All that a map holds now."""
     entries: list[Entry] = []
     if isinstance(layout.value, Aggregate):
+        # Several control groups can bear one name (`host`, a restarted container): one entry.
+        named: dict[tuple[int | str, ...], list[bytes]] = {}
         for key, parts in source.items_per_cpu():
-            entries.append(Entry(decode_key(layout, key, resolve), merge(layout.value, parts)))
+            named.setdefault(decode_key(layout, key, resolve), []).extend(parts)
+        for key, parts in named.items():
+            entries.append(Entry(key, merge(layout.value, parts)))
     else:
         for key, raw in source.items():
             entries.append(

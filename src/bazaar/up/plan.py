@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bazaar.model.change import Change
 from bazaar.model.container import ContainerState
-from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedProbe, ResolvedService
 from bazaar.up import replicas
 from bazaar.up.replicas import Slot
 
@@ -34,28 +34,8 @@ def plan(
         *_services(wanted, current, secrets),
         *_probes(wanted, current),
         *_shield(wanted, current),
-        *_supervisor(current),
+        *_supervisor(wanted, current),
     ]
-
-
-def destroy(current: Current, *, volumes: bool) -> list[Change]:
-    """What `down` takes away."""
-    last = current.applied or ResolvedBazaar("")
-    names = dict.fromkeys(
-        [*(s.name for s in last.services), *(_slot(c).service for c in current.containers)]
-    )
-    return [
-        *(Change("destroy", "site", site) for site in sorted(current.sites)),
-        *(Change("destroy", "service", name) for name in names if name),
-        *(Change("destroy", "probe", probe.name) for probe in last.probes),
-        *((Change("destroy", "shield", "shield"),) if last.shield else ()),
-        *(Change("destroy", "volume", name) for name in sorted(current.volumes) if volumes),
-    ]
-
-
-def loses_data(changes: list[Change]) -> list[Change]:
-    """The changes that cannot be taken back."""
-    return [change for change in changes if change.kind == "volume" and change.action == "destroy"]
 
 
 def _sites(wanted: ResolvedBazaar, current: Current) -> list[Change]:
@@ -146,11 +126,16 @@ def _probes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
     changes: list[Change] = []
     for probe in wanted.probes:
         if probe.name not in before:
-            changes.append(Change("create", "probe", probe.name, probe.text.split("{")[0].strip()))
+            changes.append(Change("create", "probe", probe.name, _places(probe)))
         elif before[probe.name] != probe:
-            changes.append(Change("update", "probe", probe.name, "", "program"))
+            changes.append(Change("update", "probe", probe.name, _places(probe), "program"))
     names = [probe.name for probe in wanted.probes]
     return changes + [Change("destroy", "probe", name) for name in before if name not in names]
+
+
+def _places(probe: ResolvedProbe) -> str:
+    """Where a program is attached, in one line."""
+    return " ".join(probe.text.split("{")[0].split())
 
 
 def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
@@ -164,10 +149,10 @@ def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
     return [Change(action, "shield", "shield", f"{after.rate:g}/s for each source, {after.mode}")]
 
 
-def _supervisor(current: Current) -> list[Change]:
+def _supervisor(wanted: ResolvedBazaar, current: Current) -> list[Change]:
     if current.supervised or current.applied is None:
         return []
-    return [Change("create", "supervisor", "supervisor", why="it does not run")]
+    return [Change("create", "supervisor", wanted.name, why="it does not run")]
 
 
 def _slot(container: ContainerState) -> Slot:

@@ -65,7 +65,16 @@ def leaving(bazaar: str, container: ContainerState) -> Replica:
 def fingerprint(service: ResolvedService, secrets: Mapping[str, str]) -> str:
     """Of all that, when it changes, needs new containers; secrets enter as their hash."""
     container = asdict(service)
-    for key in ("sites", "replicas", "publish", "certificate", "nearest", "mode", "health"):
+    for key in (
+        "sites",
+        "replicas",
+        "publish",
+        "certificate",
+        "certificate_digest",
+        "nearest",
+        "mode",
+        "health",
+    ):
         del container[key]
     for key in ("restart_first", "restart_longest"):
         del container[key]

@@ -28,7 +28,7 @@ def build(supervisor: Supervisor) -> dict[str, Any]:
     return {
         "bazaar": supervisor.name,
         "supervisor": {"pid": os.getpid(), "started": supervisor.started},
-        "seconds": round(time.time() - supervisor.started, 3),
+        "seconds": round(time.time() - supervisor.since, 3),
         "sites": [
             {
                 "name": site.name,

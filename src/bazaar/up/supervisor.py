@@ -37,6 +37,7 @@ class Supervisor:
         self.name = name
         self.folder = paths.bazaar(name)
         self.started = time.time()
+        self.since = self.started  # of the bazaar: it survives supervisors
         self.known: ResolvedBazaar | None = None
         self.numbers: layouts.Layout | None = None
         self.secrets: Secrets = {}
@@ -63,6 +64,7 @@ class Supervisor:
             numbers = read_json(self.folder / "layout.json")
             self.numbers = layouts.from_json(numbers) if numbers else None
             self.secrets = read_json(self.folder / "secrets.json") or {}
+            self.since = float(read_json(self.folder / "since.json") or self.started)
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(
                 f"{self.folder}: the stored state is of no known form: {error!r}",
@@ -73,6 +75,7 @@ class Supervisor:
     def store(self, wanted: ResolvedBazaar, secrets: Secrets) -> None:
         """Take a new description as what is wanted from now on."""
         write_json(self.folder / "secrets.json", secrets)
+        write_json(self.folder / "since.json", self.since)
         write_json(self.folder / "wanted.json", to_json(wanted))
         self.known, self.secrets = wanted, secrets
 
@@ -249,6 +252,7 @@ class Supervisor:
             ),
             publish=service.publish,
             certificate=Path(service.certificate) if service.certificate else None,
+            certificate_digest=service.certificate_digest,
             nearest=service.nearest,
         )
 

@@ -48,4 +48,4 @@ def _missing(name: str, error: BazaarError) -> Figure:
 
 
 def _prefixed(name: str, progress: Progress) -> Progress:
-    return lambda text: progress(f"drill {name}: {text}")
+    return lambda text: progress(f"drill {name}: {text.removeprefix(f'{name}: ')}")
