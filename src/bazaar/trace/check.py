@@ -7,16 +7,14 @@ reports what is still unknown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
-from bazaar.model.record import record
 from bazaar.trace import builtins, points, tree
 from bazaar.trace.calls import AGGREGATES, check_aggregate, check_call
 from bazaar.trace.lexer import Span, error_at
-from bazaar.trace.points import ProbePoint
+from bazaar.trace.operations import binary_type, field, index, operation
 from bazaar.trace.types import (
     NUMBER,
-    UNSIGNED,
     Aggregate,
     Array,
     Container,
@@ -30,50 +28,15 @@ from bazaar.trace.types import (
     name_of,
     unify,
 )
+from bazaar.trace.units import Checked, MapInfo, Unit, of_clause
 
-
-class MapInfo:
-    """What is known of one map; ``keys`` and ``value`` are None until they are seen."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.keys: tuple[Type, ...] | None = None
-        self.value: Type | None = None
-
-
-class Unit:
-    """One clause at one kind of place: what becomes one BPF program.
-
-    ``points`` are the places that share the program; ``types`` has the type of each
-    expression by its id().
-    """
-
-    def __init__(self, clause: tree.Clause, points: list[ProbePoint]) -> None:
-        self.clause = clause
-        self.points = points
-        self.variables: dict[str, Type] = {}
-        self.types: dict[int, Type] = {}
-
-    @property
-    def point(self) -> ProbePoint:
-        return self.points[0]
-
-
-@record
-class Checked:
-    """A program that makes sense."""
-
-    text: str
-    program: tree.Program
-    parameters: tuple[str, ...]
-    units: list[Unit]
-    maps: dict[str, MapInfo]
+__all__ = ["Checked", "Checker", "MapInfo", "Unit", "binary_type", "check"]
 
 
 def check(text: str, program: tree.Program, parameters: Sequence[str] = ()) -> Checked:
     """Find every type; raises TraceError at the first place that makes no sense."""
     checker = Checker(text, parameters)
-    units = [unit for clause in program.clauses for unit in checker.units(clause)]
+    units = [unit for clause in program.clauses for unit in of_clause(text, clause, parameters)]
     count = sum(len(unit.points) for unit in units)
     if count > points.MOST:
         raise error_at(text, f"the program has {count} probes, more than {points.MOST}", (0, 1))
@@ -106,18 +69,6 @@ class Checker:
     ) -> NoReturn:
         span = at if isinstance(at, tuple) else at.span
         raise error_at(self.text, message, span, hint)
-
-    def units(self, clause: tree.Clause) -> list[Unit]:
-        """A program for each point; tracepoints share one where the body cannot tell them apart."""
-        found: list[ProbePoint] = []
-        for point in clause.points:
-            found += points.resolve(self.text, point, self.parameters)
-        apart = _names(clause) & {"args", "probe"}
-        groups: dict[str, list[ProbePoint]] = {}
-        for point in found:
-            alone = apart or point.kind != "tracepoint"
-            groups.setdefault(point.text if alone else "tracepoint", []).append(point)
-        return [Unit(clause, group) for group in groups.values()]
 
     def walk(self, unit: Unit) -> None:
         self.unit = unit
@@ -329,9 +280,9 @@ class Checker:
             case tree.Map():
                 return self.map_read(node)
             case tree.Field():
-                return self.field(node)
+                return field(self, node)
             case tree.Index():
-                return self.index(node)
+                return index(self, node)
             case tree.Call(name=name):
                 if name in AGGREGATES:
                     return check_aggregate(self, node)
@@ -342,7 +293,7 @@ class Checker:
                 self.need_number(self.of(operand), operand, f"({name})")
                 return Int(not name.startswith("u"))
             case tree.Unary() | tree.Binary() | tree.Ternary():
-                return self.operation(node)
+                return operation(self, node)
 
     def builtin(self, node: tree.Name) -> Type:
         kind = builtins.type_of(node.name, self.unit.point)
@@ -360,115 +311,12 @@ class Checker:
         self.need_number(kind, target, node.operator)
         return Int(not isinstance(kind, Int) or kind.signed)
 
-    def field(self, node: tree.Field) -> Type:
-        if not isinstance(self.of(node.of), Record):
-            self.fail(f"{_text(node.of)} has no fields", node)
-        event = self.unit.point.event
-        found = event.field(node.name) if event else None
-        if event is None or found is None:
-            name = event.name if event else self.unit.point.text
-            has = (
-                ", ".join(one.name for one in event.fields if not one.name.startswith("__"))
-                if event
-                else ""
-            )
-            self.fail(
-                f"unknown field '{node.name}' of {name}. It has: {has or 'no fields'}",
-                node.name_span,
-            )
-        return found.type
-
-    def index(self, node: tree.Index) -> Type:  # noqa: RET503 - fail() does not return
-        kind = self.of(node.of)
-        index = self.of(node.index)
-        self.need_number(index, node.index, "[]")
-        if isinstance(kind, Array):
-            position = self.constant(node.index, "an array's index")
-            if not 0 <= position < kind.count:
-                self.fail(
-                    f"the index is {position}, and the array has {kind.count} elements", node.index
-                )
-            return Int(kind.signed)
-        if isinstance(kind, Pointer) and kind.element is not None:
-            return kind.element
-        self.fail(f"a value of type {name_of(kind)} has no elements", node)
-
-    def operation(self, node: tree.Unary | tree.Binary | tree.Ternary) -> Type:
-        match node:
-            case tree.Unary(operator=operator, operand=operand):
-                kind = self.of(operand)
-                self.need_number(kind, operand, operator)
-                neutral = isinstance(kind, Int) and kind.neutral and operator == "~"
-                # -1 is signed for sure.
-                return (
-                    NUMBER
-                    if operator == "!"
-                    else Int(not isinstance(kind, Int) or kind.signed or operator == "-", neutral)
-                )
-            case tree.Ternary(condition=condition, then=then, otherwise=otherwise):
-                self.condition(condition)
-                one, two = self.of(then), self.of(otherwise)
-                merged = unify(one, two)
-                if merged is None or not isinstance(merged, Int | Text | Pointer | Container):
-                    self.fail(
-                        f"both sides of '?:' must be of one type: got '{one}' and '{two}'", node
-                    )
-                return merged
-            case tree.Binary(operator=operator, left=left, right=right):
-                one, two = self.of(left), self.of(right)
-                if operator in ("==", "!=") and isinstance(one, Text) and isinstance(two, Text):
-                    return NUMBER
-                if not is_number(one) or not is_number(two):
-                    if operator in ("==", "!=", "<", ">", "<=", ">=") and isinstance(
-                        one, Text
-                    ) != isinstance(two, Text):
-                        self.fail(
-                            f"Type mismatch for '{operator}': comparing '{one}' with '{two}'", node
-                        )
-                    self.fail(
-                        f"The {operator} operator can not be used on expressions of types "
-                        f"{name_of(one)}, {name_of(two)}",
-                        node,
-                    )
-                return binary_type(operator, one, two)
-
     def need_number(self, kind: Type, at: tree.Expression, operator: str) -> None:
         if not is_number(kind):
             self.fail(
                 f"The {operator} operator can not be used on expressions of type {name_of(kind)}",
                 at,
             )
-
-
-def binary_type(operator: str, one: Type, two: Type) -> Int:
-    """The type of an operation on two numbers: C's rules for 64 bits."""
-    if operator in ("==", "!=", "<", ">", "<=", ">=", "&&", "||"):
-        return NUMBER
-    left, right = (kind if isinstance(kind, Int) else UNSIGNED for kind in (one, two))
-    if operator in ("<<", ">>"):
-        return left
-    if left.neutral != right.neutral:
-        return Int((right if left.neutral else left).signed)
-    return Int(left.signed and right.signed, left.neutral and right.neutral)
-
-
-def _names(clause: tree.Clause) -> set[str]:
-    """The builtins a clause uses."""
-    found: set[str] = set()
-
-    def look(node: Any) -> None:
-        if isinstance(node, tree.Name):
-            found.add(node.name)
-        elif isinstance(node, tuple):
-            for one in cast("tuple[Any, ...]", node):
-                look(one)
-        elif slots := getattr(node, "__slots__", None):
-            for slot in slots:
-                if not slot.endswith("span"):
-                    look(getattr(node, slot))
-
-    look((clause.predicate, clause.body))
-    return found
 
 
 def _is_aggregate(node: tree.Expression) -> bool:
