@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -93,7 +94,11 @@ class Machine:
         enter = 'for group; do [ "$group" = -- ] && break; echo $$ >"$group"; shift; done; shift'
         with open(f"{self.root}.console", "wb") as console:
             self.process = subprocess.Popen(
-                ["sh", "-ec", f'{enter}; exec "$@"', "sh", *groups, "--", *command],
+                [
+                    *("sh", "-ec", f'{enter}; exec "$@"', "sh", *groups, "--"),
+                    # Halted when the test is killed: nobody else would end it.
+                    *("setpriv", "--pdeathsig", "TERM", "--", *command),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -209,6 +214,7 @@ def booted(repository: Path, name: str) -> Iterator[Machine]:
     """A fresh machine that sees ``repository`` read-only at /srv/bazaar; gone afterwards."""
     base = _base()
     folder = base.parent
+    _sweep(folder)
     root, bpf = folder / name, folder / f"{name}.bpf"
     machine: Machine | None = None
     try:
@@ -223,12 +229,26 @@ def booted(repository: Path, name: str) -> Iterator[Machine]:
     finally:
         if machine is not None:
             machine.halt()
-        mounts.unmount_below(bpf)
-        mounts.unmount_below(root)
-        _remove_groups(name)
-        for path in (root, bpf, Path(f"/run/systemd/nspawn/propagate/{name}")):
-            shutil.rmtree(path, ignore_errors=True)
-        Path(f"{root}.console").unlink(missing_ok=True)
+        _remove(folder, name)
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Everything of a machine that does not run."""
+    root, bpf = folder / name, folder / f"{name}.bpf"
+    mounts.unmount_below(bpf)
+    mounts.unmount_below(root)
+    _remove_groups(name)
+    for path in (root, bpf, Path(f"/run/systemd/nspawn/propagate/{name}")):
+        shutil.rmtree(path, ignore_errors=True)
+    Path(f"{root}.console").unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """What tests that were killed left: their machines ended with them."""
+    for path in folder.iterdir():
+        match = re.fullmatch(r"[a-z]+(\d+)", path.name)
+        if match and not Path("/proc", match[1]).exists():
+            _remove(folder, path.name)
 
 
 def _base() -> Path:
