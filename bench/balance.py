@@ -8,8 +8,6 @@ then both through the front. Needs root, haproxy and wrk; takes about ten second
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import statistics
@@ -18,16 +16,13 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from bazaar.cli.output import table
-from bazaar.host import commands, facts, namespaces
-from bazaar.model.figure import Figure
+import report
+from bazaar.host import commands, namespaces
 from bazaar.model.site import Backend, Front, Health
 from bazaar.site import balance, network
+from report import Figure
 
 SERVER = """\
 global
@@ -41,29 +36,6 @@ frontend answers
     bind :80
     http-request return status 200 content-type text/plain string hello
 """
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--containers", type=int, default=30)
-    given = parser.parse_args()
-    for program in ("haproxy", "wrk"):
-        commands.find(program, package=program)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["BAZAAR_STATE"] = folder
-        figures = measure(Path(folder), given.seconds, given.containers)
-    if given.output == "json":
-        print(json.dumps({"machine": facts.machine(), "figures": [asdict(f) for f in figures]}))
-    else:
-        words = {True: "holds", False: "missed", None: "-"}
-        rows = [
-            (f.name, f"{f.value:g} {f.unit}", f.goal or "-", rival(f), words[f.holds])
-            for f in figures
-        ]
-        print(table(("BALANCE", "MEASURED", "GOAL", "RIVAL", ""), rows))
-    return 0 if all(figure.holds is not False for figure in figures) else 1
 
 
 def measure(folder: Path, seconds: int, containers: int) -> list[Figure]:
@@ -125,9 +97,17 @@ def ask(address: str, seconds: int) -> float:
     return float(found[1])
 
 
-def rival(figure: Figure) -> str:
-    return f"{figure.rival} {figure.rival_value:g}" if figure.rival else "-"
+def run(seconds: int, containers: int) -> list[Figure]:
+    for program in ("haproxy", "wrk"):
+        commands.find(program, package=program)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BAZAAR_STATE"] = folder
+        return measure(Path(folder), seconds, containers)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options = report.parser(__doc__ or "")
+    options.add_argument("--seconds", type=int, default=3)
+    options.add_argument("--containers", type=int, default=30)
+    chosen = options.parse_args()
+    sys.exit(report.run(lambda progress: run(chosen.seconds, chosen.containers), chosen))

@@ -7,25 +7,21 @@ figures are missing, not guessed. Runs are interleaved, so that both meet the sa
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "src"))
+import report
+from bazaar.bpf import programs, syscall
+from bazaar.errors import BazaarError
+from report import Figure
 
-from bazaar.bpf import programs, syscall  # noqa: E402
-from bazaar.errors import BazaarError  # noqa: E402
-from bazaar.model.figure import Figure  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 BAZAAR = [sys.executable, "-I", "-m", "bazaar", "trace"]
 EMPTY = "BEGIN { exit(); }"
@@ -195,29 +191,8 @@ def measure(rounds: int) -> list[Figure]:
         rival.close()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
-    parser.add_argument("-n", "--rounds", type=int, default=10)
-    options = parser.parse_args()
-    figures = measure(options.rounds)
-    if options.output == "json":
-        machine = {
-            "kernel": platform.release(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        }
-        found = {"machine": machine, "figures": [asdict(one) for one in figures]}
-        print(json.dumps(found, indent=2))
-        return 0
-    print(f"{'FIGURE':<18}{'MEASURED':>12}  {'RIVAL':<28}{'RATIO':>7}  {'GOAL':<10}")
-    for one in figures:
-        other = f"{one.rival} {one.rival_value} {one.unit}" if one.rival else one.note
-        holds = "-" if one.holds is None else "holds" if one.holds else "does not hold"
-        measured = f"{one.name:<18}{one.value:>9} {one.unit:<3}"
-        print(f"{measured} {other:<28}{one.ratio or '-':>6}  {one.goal:<10} {holds}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    options = report.parser((__doc__ or "").splitlines()[0])
+    options.add_argument("-n", "--rounds", type=int, default=10)
+    chosen = options.parse_args()
+    sys.exit(report.run(lambda progress: measure(chosen.rounds), chosen))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bazaar.errors import EngineError
@@ -62,19 +61,26 @@ def first_byte(command: Sequence[str], environment: dict[str, str] | None = None
     return took
 
 
+@contextlib.contextmanager
+def _unwired(name: str) -> Generator[None]:
+    """No network for a run of runsc alone."""
+    yield None
+
+
 def boot(
     image: Image,
     *,
     runs: int = 20,
     network: str = "none",
+    wire: Callable[[str], AbstractContextManager[str | None]] = _unwired,
     command: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Times, Times]:
     """Time ``runs`` cold starts of `bazaar run` and of runsc alone, by turns: (ours, runsc's).
 
-    runsc alone gets the same layers, mounted beforehand, and no network: what it does itself,
-    nothing around it. With ``network="bridge"`` ours makes a namespace, too, which
-    it does not. ``command`` is how `bazaar` is called; the launcher of this tree if None.
+    runsc alone gets the same layers, mounted beforehand, and a namespace that ``wire`` made
+    beforehand: what it does itself, nothing around it. ``command`` is how `bazaar` is called;
+    the launcher of this tree if None.
     """
     engine = engines.get("gvisor")
     engine.ensure(progress)
@@ -87,38 +93,41 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="measure-", dir=paths.state()) as temporary:
         folder = Path(temporary)
         name = f"measure-{uuid.uuid4().hex[:8]}"
-        spec = ContainerSpec(name, name, image, command=COMMAND)
         root = rootfs.mount(image.layers, folder)
+
+        def alone(number: int) -> float:
+            own = f"{name}-{number}"
+            with wire(own) as namespace:
+                spec = ContainerSpec(own, own, image, command=COMMAND, namespace=namespace)
+                bundle.write(spec, folder, root)
+                options = engine.command(folder, network=namespace is not None)
+                return first_byte([*options, "run", "--bundle", str(folder), own])
+
         try:
-            bundle.write(spec, folder, root)
-            options = engine.command(folder, network=False)
-            alone = [*options, "run", "--bundle", str(folder)]
             for number in range(runs + 1):
-                progress(f"boot: cold start {number} of {runs}")
-                by_turns = [
-                    lambda: first_byte(ours),
-                    lambda number=number: first_byte([*alone, f"{name}-{number}"]),
-                ]
-                # Who goes first changes: neither always finds the machine warmed by the other.
-                order = (0, 1) if number % 2 else (1, 0)
-                took = {which: by_turns[which]() for which in order}
+                progress(f"boot: cold start {number} of {runs}, network {network}")
+                # Who goes first changes, so that neither always finds the machine warmed.
+                if number % 2:
+                    mine, rival = first_byte(ours), alone(number)
+                else:
+                    rival, mine = alone(number), first_byte(ours)
                 if number:  # the very first fills caches for both
-                    first.append(took[0])
-                    second.append(took[1])
+                    first.append(mine)
+                    second.append(rival)
         finally:
             rootfs.unmount(folder)
     return Times(tuple(first)), Times(tuple(second))
 
 
-def figures(ours: Times, alone: Times) -> list[Figure]:
-    """boot.p50 and boot.p99 with runsc alone as the rival."""
+def figures(ours: Times, alone: Times, name: str = "boot", note: str = "") -> list[Figure]:
+    """``name``.p50 and .p99 with runsc alone as the rival."""
     found: list[Figure] = []
     for share in (50, 99):
         mine, other = ours.percentile(share), alone.percentile(share)
-        goal = f"<= runsc + {SLACK:.0f} ms" if share == 50 else None
+        goal = f"<= runsc + {SLACK:.0f} ms" if (name, share) == ("boot", 50) else None
         found.append(
             Figure(
-                name=f"boot.p{share}",
+                name=f"{name}.p{share}",
                 value=round(mine, 1),
                 unit="ms",
                 rival="runsc alone",
@@ -126,31 +135,7 @@ def figures(ours: Times, alone: Times) -> list[Figure]:
                 ratio=round(mine / other, 3),
                 goal=goal,
                 holds=mine <= other + SLACK if goal else None,
-                note=f"{len(ours.values)} cold starts to the first byte of output",
+                note=f"{len(ours.values)} cold starts to the first byte of output{note}",
             )
         )
     return found
-
-
-def spread(times: Times) -> float:
-    """The standard deviation, in milliseconds."""
-    return statistics.pstdev(times.values)
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    facts: dict[str, object] = {
-        "kernel": os.uname().release,
-        "cores": os.cpu_count() or 0,
-        "python": sys.version.split()[0],
-    }
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return {**facts, "memory": pages * size, "load": round(os.getloadavg()[0], 2)}
-
-
-def document(found: Sequence[Figure]) -> str:
-    """The figures as the one JSON object every benchmark prints."""
-    rows = [
-        {name: getattr(figure, name) for name in Figure.__dataclass_fields__} for figure in found
-    ]
-    return json.dumps({"machine": machine(), "figures": rows}, indent=2)
