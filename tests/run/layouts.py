@@ -112,6 +112,7 @@ def static_shell() -> list[tuple]:
         "/bin/sleep",
         "/usr/bin/env",
         "/bin/touch",
+        "/bin/cp",
     ]
     files: dict[str, Path] = {}
     for program in programs:

@@ -246,9 +246,17 @@ def test_execute(make, engine, capfd):
     assert code == 9
     out, err = capfd.readouterr()
     assert out.split() == ["1", "2", "1234"] and err == "bad\n"
-    with pytest.raises(EngineError) as caught:
-        containers.execute(spec.id, ["/nothing"])
-    assert caught.value.exit_code == 127
+    for command, expected in (("/nothing", 127), ("nothing", 127), ("/etc/passwd", 126)):
+        with pytest.raises(EngineError) as caught:
+            containers.execute(spec.id, [command])
+        assert caught.value.exit_code == expected
+        assert caught.value.message.startswith(f"{command}: ")
+        assert capfd.readouterr().err == ""  # the engine's own words would be the second ones
+    # A program that came with the container's life is in no image.
+    script = "cp /bin/sh /bin/fresh"
+    assert containers.execute(spec.id, ["/bin/sh", "-c", script]) == 0
+    assert containers.execute(spec.id, ["fresh", "-c", "echo here >&2; exit 3"]) == 3
+    assert capfd.readouterr().err == "here\n"
     assert containers.state(spec.id).status == "running"
 
 

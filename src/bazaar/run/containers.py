@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
 from bazaar.model.container import ContainerSpec, ContainerState, Limits
-from bazaar.run import bundle, engines, launch, rootfs
+from bazaar.run import bundle, engines, launch, programs, rootfs
 
 if TYPE_CHECKING:
     from bazaar.run.logs import LogLine
@@ -162,25 +162,16 @@ def _check_executable(spec: ContainerSpec, root: Path) -> None:
     arguments = bundle.arguments(spec)
     variables = bundle.environment(spec, "/")
     mounted = [mount.target for mount in spec.mounts] + ["/proc", "/sys", "/dev"]
-    found = rootfs.executable(
-        root, arguments[0], variables["PATH"], bundle.directory(spec), mounted
+    error = programs.problem(
+        root,
+        arguments[0],
+        variables["PATH"],
+        bundle.directory(spec),
+        mounted,
+        spec.image.reference,
     )
-    if not found.code:
-        return
-    image, name = spec.image.reference, arguments[0]
-    words = "not found in" if found.code == 127 else "is no program that can be executed in"
-    hint = None
-    if image.startswith("deb://") and found.code == 127 and "/" not in name:
-        more = re.sub(r"packages=([^&]*)", rf"packages=\1,{name}", image)
-        more = (
-            more
-            if "packages=" in image
-            else f"{image}{'&' if '?' in image else '?'}packages={name}"
-        )
-        hint = f"the image has no such program; add it: {more}"
-    error = EngineError(f"{name}: {words} {image}", hint=hint)
-    error.exit_code = found.code
-    raise error
+    if error is not None:
+        raise error
 
 
 def start(spec: ContainerSpec) -> ContainerState:
@@ -474,14 +465,41 @@ def execute(
     """
     from bazaar.run import interactive as streams
 
-    return streams.execute(
-        container,
-        command,
-        terminal=tty,
-        stdin=interactive,
-        environment=environment,
-        user=user,
-        working_directory=working_directory,
+    missing = _missing(container, command[0], dict(environment), working_directory)
+    with contextlib.ExitStack() as stack:
+        if missing is not None:
+            if about(container).get("engine") != "gvisor":
+                raise missing
+            # What was written inside lies in gVisor's own files: the sandbox alone knows.
+            stack.enter_context(programs.instead(missing))
+        return streams.execute(
+            container,
+            command,
+            terminal=tty,
+            stdin=interactive,
+            environment=environment,
+            user=user,
+            working_directory=working_directory,
+        )
+
+
+def _missing(
+    container: str, name: str, environment: dict[str, str], directory: str | None
+) -> EngineError | None:
+    """Why a running container has no such program, as far as its root and its image tell."""
+    place = folder(container)
+    config = launch.load(place, "config.json")
+    if config is None or _process(place) is None:
+        return None  # `execute` says what is wrong
+    process: dict[str, Any] = config["process"]
+    variables = dict(entry.partition("=")[::2] for entry in process["env"]) | environment
+    return programs.problem(
+        place / "rootfs",
+        name,
+        variables.get("PATH", ""),
+        directory or process["cwd"],
+        [mount["destination"] for mount in config["mounts"]],
+        str(about(container).get("image", "")),
     )
 
 
