@@ -293,6 +293,10 @@ def test_down_leaves_nothing(machine):
     assert done.code == 0
     assert "data" in done.stderr  # the volume is kept, and named
     assert machine.look("ls /var/lib/bazaar/bazaars/*/volumes") == ["data"]
+    remains_nothing(machine, machine.name)
+    done = bazaar(machine, "down", machine.name, "--volumes", "--yes")
+    assert done.code == 0
+    assert machine.look("ls -d /var/lib/bazaar/bazaars/*") == []
     assert machine.look(f"ls -d /sys/class/net/{device}") == []
     remains_nothing(machine, machine.name)
 
