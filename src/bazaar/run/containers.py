@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
-from bazaar.model.container import ContainerSpec, ContainerState, Limits
-from bazaar.run import bundle, engines, launch, programs, rootfs
+from bazaar.model.container import ContainerSpec, ContainerState
+from bazaar.run import bundle, launch, rootfs
 
 if TYPE_CHECKING:
     from bazaar.run.logs import LogLine
@@ -56,122 +56,16 @@ def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
     ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
     left then.
     """
-    check_free(spec)
-    place = folder(spec.id)
-    engine = engines.get(spec.engine)
-    command = engine.command(place, network=spec.namespace is not None)
-    try:
-        place.mkdir(parents=True, mode=0o700)
-        record = {
-            "id": spec.id,
-            "name": spec.name,
-            "engine": spec.engine,
-            "image": spec.image.reference,
-            "command": bundle.arguments(spec),
-            "labels": dict(spec.labels),
-            "created_at": time.time(),
-            "boot": launch.boot_id(),
-            "owner": _identity(owner),
-        }
-        launch.store(place, "container.json", record)
-        groups = _groups(spec, own=engine.own_cgroups)
-        asked = launch.Launch(
-            id=spec.id,
-            engine=spec.engine,
-            command=tuple(command),
-            cgroups=tuple(map(str, groups)),
-            folder=str(place),
-            stop_signal=_signal(spec.image.config.stop_signal),
-        )
-        launch.store(
-            place,
-            "launch.json",
-            {name: getattr(asked, name) for name in launch.Launch.__dataclass_fields__},
-        )
-        root = rootfs.mount(spec.image.layers, place)
-        group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete() else None
-        bundle.write(spec, place, root, cgroup=group)
-        _check_executable(spec, root)
-    except FileExistsError as error:
-        raise EngineError(
-            f"the name {spec.name} is taken", hint=f"bazaar rm -f {spec.name}"
-        ) from error
-    except OSError as error:
-        discard(spec.id)
-        raise EngineError(
-            f"cannot make container {spec.name}: {error.strerror}: {error.filename}"
-        ) from error
-    except BaseException:
-        discard(spec.id)
-        raise
-    return asked
+    from bazaar.run import preparation
+
+    return preparation.prepare(spec, owner)
 
 
 def check_free(spec: ContainerSpec) -> None:
     """Raise EngineError when another container has that id; what is left of a dead one goes."""
-    place = folder(spec.id)
-    if not place.exists():
-        return
-    found = state(spec.id)
-    if found is not None:
-        raise EngineError(
-            f"the name {spec.name} is taken by a container that is {found.status}",
-            hint=f"bazaar rm -f {spec.name}",
-        )
-    # Without a readable record: somebody was killed while making it, or is just making it.
-    if time.time() - place.stat().st_mtime > 2:
-        discard(spec.id)
+    from bazaar.run import preparation
 
-
-def _identity(pid: int | None) -> list[int]:
-    found = processes.identify(pid) if pid else None
-    return [found.pid, found.start] if found else []
-
-
-def _signal(name: str) -> int:
-    if name.isdecimal():
-        return int(name)
-    try:
-        return signal.Signals["SIG" + name.upper().removeprefix("SIG")]
-    except KeyError:
-        return signal.SIGTERM
-
-
-def _groups(spec: ContainerSpec, *, own: bool) -> list[Path]:
-    """Make the container's control groups; the directories the engine's process must enter."""
-    if reason := cgroups.problem(spec.limits):
-        if spec.limits.memory is None and spec.limits.cpus is None and spec.limits.pids is None:
-            # It runs all the same, in the groups that can be made: a v2 group is what probes
-            # know it by. runc makes its own, as far as it can.
-            return [] if own else cgroups.create(spec.id, hierarchies=cgroups.writable())
-        raise EngineError(f"limits cannot be kept here: {reason}", hint="run it without limits")
-    if not own:
-        found = cgroups.find()
-        # Entering a v1 hierarchy waits for the kernel (17 ms): only where there is a limit.
-        unlimited = spec.limits == Limits()
-        few = cgroups.Hierarchies(found.v2) if unlimited and found.v2 else found
-        return cgroups.create(spec.id, spec.limits, few)
-    # runc makes and limits its own groups, but beside v1 controllers it leaves v2 alone.
-    found = cgroups.find()
-    if found.v2 is None or not found.v1:
-        return []
-    return cgroups.create(spec.id, hierarchies=cgroups.Hierarchies(found.v2))
-
-
-def _check_executable(spec: ContainerSpec, root: Path) -> None:
-    arguments = bundle.arguments(spec)
-    variables = bundle.environment(spec, "/")
-    mounted = [mount.target for mount in spec.mounts] + ["/proc", "/sys", "/dev"]
-    error = programs.problem(
-        root,
-        arguments[0],
-        variables["PATH"],
-        bundle.directory(spec),
-        mounted,
-        spec.image.reference,
-    )
-    if error is not None:
-        raise error
+    preparation.check_free(spec)
 
 
 def start(spec: ContainerSpec) -> ContainerState:
@@ -464,14 +358,12 @@ def execute(
     code 126 or 127, when there is no such program in it.
     """
     from bazaar.run import interactive as streams
+    from bazaar.run import programs
 
-    missing = _missing(container, command[0], dict(environment), working_directory)
-    with contextlib.ExitStack() as stack:
-        if missing is not None:
-            if about(container).get("engine") != "gvisor":
-                raise missing
-            # What was written inside lies in gVisor's own files: the sandbox alone knows.
-            stack.enter_context(programs.instead(missing))
+    missing = None
+    if _process(place := folder(container)) is not None:  # else it is told what is wrong
+        missing = programs.missing(place, command[0], dict(environment), working_directory)
+    with programs.instead(missing) if missing is not None else contextlib.nullcontext():
         return streams.execute(
             container,
             command,
@@ -481,26 +373,6 @@ def execute(
             user=user,
             working_directory=working_directory,
         )
-
-
-def _missing(
-    container: str, name: str, environment: dict[str, str], directory: str | None
-) -> EngineError | None:
-    """Why a running container has no such program, as far as its root and its image tell."""
-    place = folder(container)
-    config = launch.load(place, "config.json")
-    if config is None or _process(place) is None:
-        return None  # `execute` says what is wrong
-    process: dict[str, Any] = config["process"]
-    variables = dict(entry.partition("=")[::2] for entry in process["env"]) | environment
-    return programs.problem(
-        place / "rootfs",
-        name,
-        variables.get("PATH", ""),
-        directory or process["cwd"],
-        [mount["destination"] for mount in config["mounts"]],
-        str(about(container).get("image", "")),
-    )
 
 
 def sweep(also: Callable[[str], None] | None = None) -> list[str]:

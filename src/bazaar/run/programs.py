@@ -8,9 +8,10 @@ import re
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bazaar.errors import EngineError
-from bazaar.run import rootfs
+from bazaar.run import launch, rootfs
 
 
 def problem(
@@ -35,6 +36,31 @@ def problem(
         hint = f"the image has no such program; add it: {more}"
     error = EngineError(f"{name}: {words} {image}", hint=hint)
     error.exit_code = found.code
+    return error
+
+
+def missing(
+    place: Path, name: str, environment: dict[str, str], directory: str | None
+) -> EngineError | None:
+    """Why the container of this folder has no such program, as far as its root tells.
+
+    Raises where the root tells all: what is written inside gVisor lies in files of its own.
+    """
+    config, about = (launch.load(place, file) for file in ("config.json", "container.json"))
+    if config is None or about is None:
+        return None
+    process: dict[str, Any] = config["process"]
+    variables = dict(entry.partition("=")[::2] for entry in process["env"]) | environment
+    error = problem(
+        place / "rootfs",
+        name,
+        variables.get("PATH", ""),
+        directory or process["cwd"],
+        [mount["destination"] for mount in config["mounts"]],
+        str(about.get("image", "")),
+    )
+    if error is not None and about.get("engine") != "gvisor":
+        raise error
     return error
 
 
