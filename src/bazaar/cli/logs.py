@@ -32,8 +32,11 @@ def command(
     from bazaar.spec.values import duration_seconds
     from bazaar.up import selection
 
+    try:
+        moment = time.time() - duration_seconds(since) if since else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
     found = selection.containers(names, bazaar)
-    moment = time.time() - duration_seconds(since) if since else None
     width = max(len(container.name) for container in found)
 
     def show(container: str, label: str) -> None:
