@@ -104,7 +104,7 @@ def flood(chosen: argparse.Namespace, progress: report.Progress) -> list[Figure]
             shield.detach()
     if chosen.raw:
         rounds(samples)
-    return measure.figures(samples)
+    return measure.figures(samples, note=measure.clients(spec, allowed=chosen.allow))
 
 
 def rounds(samples: dict[str, list[measure.Sample]]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bazaar.errors import BazaarError, CommandError
+from bazaar.errors import BazaarError, CommandError, NetworkError
 from bazaar.host import namespaces
 from bazaar.shield import arena, guard, load, measure, opponents
 from bazaar.shield import packets as p
@@ -119,20 +121,104 @@ def test_the_arena_is_wired_and_leaves_nothing(made: Wire) -> None:
     assert not any(namespaces.interface_exists(end, made.door) for end in ends)
 
 
+BUILDER = """
+import sys, time
+from bazaar.shield import arena
+with arena.build(sys.argv[1], sys.argv[2], [sys.argv[3]]):
+    print("built", flush=True)
+    time.sleep(60)
+"""
+
+
+def build_and_be_killed(made: Wire, after: float | None = None) -> None:
+    command = [sys.executable, "-c", BUILDER, made.name, made.door, DOOR]
+    maker = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert maker.stdout is not None
+    with maker.stdout:
+        if after is None:
+            assert maker.stdout.readline() == b"built\n"
+        else:
+            time.sleep(after)
+        maker.kill()
+        maker.wait()
+
+
+def test_an_arena_whose_maker_was_killed_is_taken_away(made: Wire) -> None:
+    before = set(namespaces.links(made.door))
+    build_and_be_killed(made)
+    build_and_be_killed(made)  # over what the first one left
+    assert len(namespaces.names(f"bz-{made.name}")) == 4
+    assert len(set(namespaces.links(made.door)) - before) == 2
+    with namespaces.enter(f"bz-{made.name}-client"):
+        client = subprocess.Popen(["sleep", "60"])
+    try:
+        arena.remove(made.name)
+        assert namespaces.entries(f"bz-{made.name}") == []
+        assert set(namespaces.links(made.door)) == before
+        arena.remove(made.name)
+    finally:
+        client.kill()
+        client.wait()
+
+
+def test_killed_at_any_time_it_leaves_nothing_that_is_not_found(made: Wire) -> None:
+    before = set(namespaces.links(made.door))
+    for step in range(6):
+        build_and_be_killed(made, 0.15 + 0.05 * step)
+        arena.remove(made.name)
+        assert namespaces.entries(f"bz-{made.name}") == []
+        assert set(namespaces.links(made.door)) == before
+
+
+def test_an_arena_takes_nothing_of_somebody_elses(made: Wire) -> None:
+    foreign = f"bz-{made.name}-client"
+    namespaces.create(foreign, mark="bazaar site x client")
+    try:
+        with (
+            pytest.raises(NetworkError, match="is somebody else's"),
+            arena.build(made.name, made.door, [DOOR]),
+        ):
+            pass
+        arena.remove(made.name)
+        assert namespaces.entries(f"bz-{made.name}") == [foreign]
+    finally:
+        namespaces.delete(foreign)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "holds"), [((0.95, 0.2, 0.91), True), ((0.95, 0.2, 0.8), False), ((0, 0, 0), False)]
+)
+def test_a_flood_that_did_not_arrive_is_told(dropped: tuple[float, ...], holds: bool) -> None:
+    load = Load(100, 1.0, 2.0, 0)
+    samples = {
+        "control": [Sample(load, 1_200_000, 0.0)] * 3,
+        "with_shield": [Sample(load, 1_200_000, share) for share in dropped],
+    }
+    (told,) = [one for one in measure.figures(samples) if one.name == "flood.dropped"]
+    assert (told.unit, told.goal, told.holds) == ("share", ">= 0.9", holds)
+
+
+def test_how_the_rules_meet_the_clients_is_said() -> None:
+    spec = ShieldSpec(rate=1_000_000)
+    assert "are on the allow list" in measure.clients(spec, allowed=True)
+    assert "may send 1,000,000 packets/s" in measure.clients(spec, allowed=False)
+
+
 def test_figures_are_medians_with_ratios_of_their_own_round() -> None:
-    def sample(requests: float, flood: float = 1_200_000.0) -> Sample:
-        return Sample(Load(requests, 1.0, 2.0, 0), flood, 0.9)
+    def sample(requests: float, errors: int = 0) -> Sample:
+        return Sample(Load(requests, 1.0, 2.0, errors), 1_200_000.0, 0.9)
 
     found = {
         figure.name: figure
         for figure in measure.figures(
             {
                 "control": [sample(100), sample(1000), sample(200)],
-                "with_shield": [sample(95), sample(930), sample(200)],
+                "with_shield": [sample(95), sample(930, errors=2), sample(200)],
                 "without_shield": [sample(1), sample(2), sample(3)],
                 "nftables_ingress": [sample(50), sample(600), sample(90)],
                 "nftables_prerouting": [sample(40), sample(500), sample(80)],
-            }
+            },
+            note="on the list",
         )
     }
     shield = found["flood.with_shield"]
@@ -143,6 +229,9 @@ def test_figures_are_medians_with_ratios_of_their_own_round() -> None:
     assert found["flood.without_shield"].ratio == 0.01
     best = found["flood.shield_or_nftables"]
     assert (best.rival, best.ratio) == ("nftables ingress", 2.222)
+    assert (found["flood.dropped"].value, found["flood.dropped"].holds) == (0.9, True)
+    assert shield.note == "2 errors; on the list"
+    assert found["flood.without_shield"].note == ""
     with pytest.raises(BazaarError):
         measure.figures({"with_shield": [sample(1)]})
 

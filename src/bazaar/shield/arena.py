@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from bazaar.errors import NetworkError
 from bazaar.host import namespaces
 from bazaar.shield import devices
 
@@ -48,15 +49,18 @@ class Arena:
 def build(name: str, front: str, targets: list[str]) -> Generator[Arena]:
     """Make the arena around the namespace ``front``; ``targets`` are the addresses served there.
 
-    ``name`` keeps arenas apart. All is taken away when the block is left.
+    ``name`` keeps arenas apart. All is taken away when the block is left; what a process that
+    was killed left of an arena of that name, before this one is made.
     """
-    places = {part: f"bz-{name}-{part}" for part in ("client", "attacker", "decoy", "sink")}
+    remove(name)
+    places = _places(name)
     doors = {"client": front, "attacker": front, "decoy": places["sink"]}
     ends = {part: namespaces.interface_name("arena", name, part) for part in doors}
     subnets = dict(zip(doors, _LINKS.subnets(new_prefix=30), strict=False))
     try:
         for place in places.values():
-            namespaces.create(place, mark=f"bazaar arena {name}")
+            if not namespaces.create(place, mark=_mark(name)):
+                raise NetworkError(f"the network namespace {place} is somebody else's")
         links = {
             part: _wire(places[part], doors[part], ends[part], subnets[part], targets)
             for part in doors
@@ -69,11 +73,29 @@ def build(name: str, front: str, targets: list[str]) -> Generator[Arena]:
         )
         yield Arena(front, links["client"], attacker, links["decoy"])
     finally:
-        for part, door in doors.items():
-            with contextlib.suppress(Exception):
-                namespaces.remove_interface(ends[part], door)
-        for place in places.values():
-            namespaces.delete(place)
+        remove(name)
+
+
+def remove(name: str) -> None:
+    """Take away what is left of the arena ``name``: its namespaces and the veths out of them.
+
+    They are known by their mark: a namespace of that name which somebody else made stays.
+    """
+    for place in _places(name).values():
+        if namespaces.exists(place):
+            if namespaces.links(place).get("lo", {}).get("ifalias") != _mark(name):
+                continue
+            # By itself: a client that still runs there would keep it, and its other end.
+            namespaces.remove_interface(_OUTSIDE, place)
+        namespaces.delete(place)
+
+
+def _places(name: str) -> dict[str, str]:
+    return {part: f"bz-{name}-{part}" for part in ("client", "attacker", "decoy", "sink")}
+
+
+def _mark(name: str) -> str:
+    return f"bazaar arena {name}"
 
 
 def _wire(

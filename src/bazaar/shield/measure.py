@@ -32,6 +32,7 @@ NFT = {f"nftables_{hook}": hook for hook in opponents.HOOKS}
 # What the goal is about comes twice a round, side by side.
 PHASES = (QUIET, CONTROL, SHIELD, BARE, CONTROL, SHIELD, *NFT)
 GOAL = 0.9
+DROPPED = 0.9  # the flood arrived, and this much of it went no further
 _LEAD = 0.4  # seconds the flood flows before the clients begin
 
 
@@ -198,8 +199,20 @@ def _sink(link: Link) -> Generator[None]:
             yield
 
 
-def figures(samples: dict[str, list[Sample]], prefix: str = "flood") -> list[Figure]:
-    """Medians of the rounds as figures; requests a second, with the control as the measure."""
+def clients(spec: ShieldSpec, *, allowed: bool) -> str:
+    """How the rule for a source meets the measuring clients, who are one source together."""
+    if allowed:
+        return "the clients, one source, are on the allow list"
+    return f"the clients, one source, may send {spec.rate:,} packets/s"
+
+
+def figures(
+    samples: dict[str, list[Sample]], prefix: str = "flood", *, note: str = ""
+) -> list[Figure]:
+    """Medians of the rounds as figures; requests a second, with the control as the measure.
+
+    ``note`` goes with the shield's: how its rules meet the `clients`.
+    """
     medians = {phase: _median(found) for phase, found in samples.items() if found}
     control = medians.get(CONTROL)
     if control is None:
@@ -209,7 +222,14 @@ def figures(samples: dict[str, list[Sample]], prefix: str = "flood") -> list[Fig
         Figure(f"{prefix}.rate", _flood_rate(samples), "packets/s", goal=">= 1000000",
                holds=_flood_rate(samples) >= 1_000_000),
     ]  # fmt: skip
+    if samples.get(SHIELD):
+        dropped = statistics.median(sample.dropped for sample in samples[SHIELD])
+        result.append(
+            Figure(f"{prefix}.dropped", round(dropped, 3), "share", goal=f">= {DROPPED:g}",
+                   holds=dropped >= DROPPED, note="of the packets sent at the shield")
+        )  # fmt: skip
     for phase, got in medians.items():
+        notes = (f"{got.errors} errors" if got.errors else "", note if phase == SHIELD else "")
         goal = f">= {GOAL:g} of control" if phase == SHIELD else None
         ratio = _ratio(samples[phase], samples[CONTROL])
         result.append(
@@ -222,7 +242,7 @@ def figures(samples: dict[str, list[Sample]], prefix: str = "flood") -> list[Fig
                 round(ratio, 3) if phase != CONTROL else None,
                 goal,
                 ratio >= GOAL if goal else None,
-                note=f"{got.errors} errors" if got.errors else "",
+                note="; ".join(filter(None, notes)),
             )
         )
         result.append(Figure(f"{prefix}.{phase}.p99", _finite(got.p99), "ms",

@@ -25,7 +25,7 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
         raise UsageError(f"drill flood needs {lacking}; bazaar {bazaar} has none")
     try:
         samples = flood.flood(
-            f"drill-{bazaar}",
+            _arena(bazaar),
             found,
             network.front_namespace(bazaar),
             service["url"],
@@ -34,4 +34,15 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
         )
     finally:
         found.close()
-    return flood.figures(samples)
+    return flood.figures(samples, note=flood.clients(found.spec, allowed=True))
+
+
+def remove(bazaar: str) -> None:
+    """Take away what a drill that was killed left behind."""
+    from bazaar.shield import arena
+
+    arena.remove(_arena(bazaar))
+
+
+def _arena(bazaar: str) -> str:
+    return f"drill-{bazaar}"
