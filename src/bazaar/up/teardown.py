@@ -29,7 +29,7 @@ def remove(bazaar: str, emit: Emit, *, volumes: bool) -> None:
     being done, and is raised at the end.
     """
     problems: list[str] = []
-    for step in (_stop_supervisor, _remove_observers, _remove_balance):
+    for step in (_stop_supervisor, _remove_drill, _remove_observers, _remove_balance):
         _try(problems, lambda step=step: step(bazaar))
     _remove_containers(bazaar, emit, problems)
     _try(problems, lambda: _remove_network(bazaar))
@@ -87,6 +87,12 @@ def _is_supervisor(process: int, bazaar: str) -> bool:
     chosen = os.environ.get("BAZAAR_STATE", "").encode()
     theirs = next((e[13:] for e in environment if e.startswith(b"BAZAAR_STATE=")), b"")
     return words[-4:-1] == [b"bazaar", b"supervise", bazaar.encode()] and theirs == chosen
+
+
+def _remove_drill(bazaar: str) -> None:
+    from bazaar.up.drill import flood
+
+    flood.remove(bazaar)
 
 
 def _remove_observers(bazaar: str) -> None:
