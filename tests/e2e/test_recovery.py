@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -144,3 +145,69 @@ def test_after_a_power_cut_the_supervisor_brings_it_back(bazaar):
     finally:
         supervisor.kill()
         supervisor.communicate()
+
+
+def test_our_own_published_port_is_no_obstacle(bazaar):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    bazaar.write(SPEC.replace("    mode: http\n", f"    mode: http\n    publish: {port}\n"))
+    child = bazaar.up()["supervisor"]["pid"]
+    guardian = _parent(child)
+    os.kill(guardian, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    for file in ("applied.json", "balance/applied.json"):
+        (bazaar.folder / "state" / "bazaars" / bazaar.name / file).unlink()
+    bazaar.run("up", str(bazaar.file))
+    assert get(f"http://127.0.0.1:{port}/")
+
+
+def test_a_site_left_cut_off_is_a_change(bazaar):
+    bazaar.up()
+    # What a drill does, and leaves when it is killed.
+    isolate = f"from bazaar.site import network; network.isolate({bazaar.name!r}, 'u')"
+    state = {**os.environ, "BAZAAR_STATE": str(bazaar.folder / "state")}
+    subprocess.run([str(ROOT / ".venv/bin/python"), "-c", isolate], check=True, env=state)
+    assert bazaar.status()["sites"][0]["healthy"] is False
+    assert "it is cut off" in bazaar.run("plan", str(bazaar.file)).stdout
+    bazaar.run("up", str(bazaar.file))
+    assert get(bazaar.service("web")["url"])
+    assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
+
+
+SLOW = """
+sites: {u: {}}
+services:
+  web:
+    image: __WEB__
+    command: [sh, -c, "sleep 6; exec python3 -m http.server 8000"]
+    port: 8000
+    mode: http
+    kernel: shared
+    health: {start_period: 2s}
+""".replace("__WEB__", WEB)
+
+
+def test_a_late_replica_becomes_healthy_and_until_then_up_says_so(bazaar):
+    bazaar.write(SLOW)
+    first = bazaar.run("up", str(bazaar.file), check=False)
+    assert first.returncode == 1
+    assert "not healthy after 2 s" in first.stderr
+    again = bazaar.run("up", str(bazaar.file), check=False)
+    assert "No changes." in again.stdout
+    assert again.returncode == 1
+    assert "0 of 1 replicas are healthy" in again.stderr
+    bazaar.wait(lambda status: status["services"][0]["healthy"] == 1)
+    assert bazaar.run("up", str(bazaar.file)).returncode == 0
+
+
+def test_a_paused_probe_goes_on_by_itself(bazaar):
+    bazaar.up()
+    ask = f"from bazaar.up import client; client.call({bazaar.name!r}, 'pause', {{'seconds': 1.5}})"
+    state = {**os.environ, "BAZAAR_STATE": str(bazaar.folder / "state")}
+    subprocess.run([str(ROOT / ".venv/bin/python"), "-c", ask], check=True, env=state)
+    assert "paused" in bazaar.status()["probes"][0]["problem"]
+    bazaar.wait(lambda status: not status["probes"][0]["problem"])
+    before = bazaar.status()["probes"][0]["maps"]
+    bazaar.run("exec", "note", "--", "sh", "-c", "for i in 1 2 3; do echo $i; done")
+    assert bazaar.status()["probes"][0]["maps"] != before

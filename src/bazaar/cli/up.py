@@ -52,7 +52,7 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
         if not as_json:
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
         if changes:
-            machine.check_places(wanted, current)
+            machine.check_places(wanted)
             _images(wanted, progress)
             problems = _apply(wanted, secrets, progress)
         else:
@@ -107,6 +107,18 @@ def _event_line(event: dict[str, Any]) -> str:
     return f"{label:<8} {name}  {event['seconds']:.2f} s"
 
 
+def _unhealthy(status: dict[str, Any]) -> list[str]:
+    """What does not answer though nothing was to change, in sentences."""
+    return [
+        f"{service['name']}: {service['healthy']} of {service['wanted']} replicas are healthy"
+        + "".join(
+            f"\n        {r['id']}: {r['problem']}" for r in service["replicas"] if r["problem"]
+        )
+        for service in status["services"]
+        if service["healthy"] < service["wanted"]
+    ]
+
+
 def _report(
     bazaar: str,
     problems: list[str],
@@ -128,8 +140,9 @@ def _report(
         print(status_command.services_table(status))
         for line in missing:
             print(f"missing  {line}", file=sys.stderr)
-    for problem in problems:
+    for problem in problems or _unhealthy(status):
         print(f"bazaar: {problem}", file=sys.stderr)
+        problems = problems or [problem]
     if problems:
         print("        `bazaar logs` says more; it is tried again and again", file=sys.stderr)
         return 1

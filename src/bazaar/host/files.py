@@ -78,19 +78,31 @@ def read_json(path: Path) -> Any:
 @contextlib.contextmanager
 def lock(path: Path, purpose: str) -> Generator[None]:
     """Hold an exclusive lock on ``path``, or raise LockedError that names the holder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _locked(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            raise LockedError(
-                f"{path.stem} is being changed by {holder or 'another process'}",
-                hint="wait until it is done, and run the same again",
-            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} ({purpose})\n".encode(), 0)
         yield
     finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the file that has this name now, locked: a holder may remove the file."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise LockedError(
+                f"{path.stem} is being changed by {holder or 'another process'}",
+                hint="wait until it is done, and run the same again",
+            ) from None
+        except FileNotFoundError:
+            pass  # removed between our opening and our look: again
         os.close(descriptor)

@@ -22,7 +22,7 @@ from bazaar.errors import NetworkError, StateError
 from bazaar.host import files, namespaces, paths
 from bazaar.host.processes import Identity
 from bazaar.model.site import BackendStatus, Front
-from bazaar.site import configuration, haproxy, network, ports, runtime
+from bazaar.site import configuration, daemons, haproxy, network, ports, runtime
 from bazaar.site.configuration import Server, Settings
 from bazaar.site.naming import front_namespace, host_name
 
@@ -52,7 +52,7 @@ def apply(bazaar: str, fronts: Sequence[Front], *, drain_seconds: float = 5.0) -
         wanted = configuration.servers(fronts)
         master = haproxy.answering(bazaar, folder)
         applied = _read_applied(folder) if master else _Applied()
-        _check_ports(fronts, applied)
+        _check_ports(bazaar, fronts, applied)
         network.ensure_addresses(bazaar, [front.address for front in fronts])
         if settings.host:
             namespaces.attach(settings.host)
@@ -90,6 +90,11 @@ def running(bazaar: str) -> int | None:
     """The pid of the bazaar's HAProxy (its master), or None."""
     found = haproxy.running(bazaar, _folder(bazaar))
     return found.pid if found else None
+
+
+def processes(bazaar: str) -> list[int]:
+    """The pids of the bazaar's HAProxy, master and workers: what they hold is the bazaar's."""
+    return [one.pid for one in daemons.find_all(haproxy.PROGRAM, str(_folder(bazaar)))]
 
 
 def keep(bazaar: str) -> bool:
@@ -146,11 +151,11 @@ def _settings(bazaar: str, fronts: Sequence[Front]) -> Settings:
     )
 
 
-def _check_ports(fronts: Sequence[Front], applied: _Applied) -> None:
+def _check_ports(bazaar: str, fronts: Sequence[Front], applied: _Applied) -> None:
     for front in fronts:
         for place in front.publish:
             if (place.address, place.port) not in applied.published:
-                ports.check_free(place.address, place.port, front.service)
+                ports.check_free(place.address, place.port, front.service, processes(bazaar))
         if front.certificate is not None and not front.certificate.is_file():
             raise NetworkError(f"{front.service}: there is no certificate {front.certificate}")
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bazaar.errors import NetworkError
@@ -13,8 +14,11 @@ from bazaar.errors import NetworkError
 _LISTEN = "0A"  # include/net/tcp_states.h
 
 
-def check_free(address: str, port: int, service: str) -> None:
-    """NetworkError, naming the holder, when ``port`` cannot be listened on here."""
+def check_free(address: str, port: int, service: str, own: Collection[int] = ()) -> None:
+    """NetworkError, naming the holder, when ``port`` cannot be listened on here.
+
+    What the processes ``own`` hold counts as free: they hand it over.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Connections of an earlier run that still fade do not count, listeners do.
@@ -23,11 +27,21 @@ def check_free(address: str, port: int, service: str) -> None:
             probe.bind((address, port))
             probe.listen(1)
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and set(_holders(port)) & set(own):
+                return
             raise _problem(error, address, port, service) from error
 
 
 def holder(port: int) -> str:
     """The process that listens on a TCP port, for people; empty when it cannot be told."""
+    for pid in _holders(port):
+        with contextlib.suppress(OSError):
+            return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
+    return ""
+
+
+def _holders(port: int) -> Iterator[int]:
+    """The processes that hold a listening TCP socket of this port."""
     inodes = {
         fields[9]
         for table in ("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6")
@@ -40,8 +54,8 @@ def holder(port: int) -> str:
             with contextlib.suppress(OSError):
                 for file in (entry / "fd").iterdir():
                     if os.readlink(file) in wanted:
-                        return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
-    return ""
+                        yield int(entry.name)
+                        break
 
 
 def _problem(error: OSError, address: str, port: int, service: str) -> NetworkError:

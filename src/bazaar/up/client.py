@@ -130,10 +130,12 @@ def current(bazaar: str) -> Current:
 
     folder = paths.bazaar(bazaar)
     volumes = folder / "volumes"
+    sites = network.observed(bazaar).sites
     found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
     return Current(
         applied=last_wanted(bazaar, "applied.json"),
-        sites=frozenset(network.observed(bazaar).sites),
+        sites=frozenset(sites),
+        cut_off=frozenset(name for name, site in sites.items() if not site.joined),
         containers=tuple(found),
         volumes=frozenset(entry.name for entry in volumes.glob("*")),
         supervised=supervised(bazaar),

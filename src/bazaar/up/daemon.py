@@ -35,24 +35,37 @@ def socket_path(bazaar: str) -> Path:
 def guard(bazaar: str) -> int:
     """Run the supervisor, and start it again whenever it is killed; 0 when told to stop."""
     pause = 0.05
+    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    # Waited for rather than handled: no signal can then go to a child that is gone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     while True:
         began = time.monotonic()
         child = os.fork()
         if child == 0:
             code = 1
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
                 code = supervise(bazaar)
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: os.kill(child, number))  # noqa: B023
-        _, status = os.waitpid(child, 0)
+        status = _tend(child, ending)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return 0
         _log(f"the supervisor ended ({status}), starting it again")
         pause = 0.05 if time.monotonic() - began > 10 else min(pause * 2, 10)
         time.sleep(pause)
+
+
+def _tend(child: int, ending: set[signal.Signals]) -> int:
+    """Pass on what is to end us until the child has ended; its wait status."""
+    while True:
+        number = signal.sigwait(ending)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        if number != signal.SIGCHLD:
+            os.kill(child, number)
 
 
 def supervise(bazaar: str) -> int:
@@ -124,7 +137,7 @@ def _methods(supervisor: Supervisor, stop: threading.Event) -> dict[str, Any]:
         return status.build(supervisor)
 
     def pause(parameters: dict[str, Any], emit: Emit) -> Any:
-        supervisor.observers.pause(paused=bool(parameters["paused"]))
+        supervisor.observers.pause(float(parameters["seconds"]))
         return {}
 
     def end(parameters: dict[str, Any], emit: Emit) -> Any:

@@ -85,10 +85,14 @@ class Keeper:
         """Begin: adopt the container that runs already, or start one."""
         self._thread.start()
 
-    def release(self) -> None:
-        """End the thread and leave the container running, for the next supervisor."""
+    def wake(self) -> None:
+        """Tell the thread to end; `release` waits for it."""
         self._stopping.set()
         os.eventfd_write(self._wake, 1)
+
+    def release(self) -> None:
+        """End the thread and leave the container running, for the next supervisor."""
+        self.wake()
         self._thread.join(timeout=5)
 
     def stop(self, grace: float = 10.0) -> None:
@@ -166,19 +170,29 @@ class Keeper:
                 problem = health.wait(
                     replica.health, replica.address, replica.port, alive=alive, since=began
                 )
+            if problem is not None and alive():
+                self._set(phase="unhealthy", problem=problem)
+                problem = self._wait_longer(alive)
             took = (time.monotonic() - began) * 1000
             if self._stopping.is_set():
                 return
             if problem is None:
                 kept = self._recall(state) if adopted else self._remember(state, took)
-                self._set(phase="healthy", start_ms=kept)
-            elif alive():
-                self._set(phase="unhealthy", problem=problem)
+                self._set(phase="healthy", start_ms=kept, problem="")
             select.select([ended, self._wake], [], [])
         finally:
             os.close(ended)
         if not self._stopping.is_set():
             self._ended()
+
+    def _wait_longer(self, alive: Callable[[], bool]) -> str | None:
+        """Past its start period a replica may answer still: ask at the pace of its checks."""
+        replica = self.replica
+        problem: str | None = ""
+        while problem is not None and alive():
+            self._stopping.wait(replica.health.interval)
+            problem = health.check(replica.health, replica.address, replica.port or 0)
+        return problem
 
     def _remember(self, state: ContainerState, took: float) -> float:
         """Keep how long the start took, for a supervisor that finds the replica running."""

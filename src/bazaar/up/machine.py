@@ -8,10 +8,8 @@ from pathlib import Path
 
 from bazaar.errors import MissingError, StateError
 from bazaar.host import paths
-from bazaar.model.site import Publish
 from bazaar.spec.resolved import ResolvedBazaar
 from bazaar.up import doctor
-from bazaar.up.plan import Current
 
 LEAST_FREE = 32 << 20  # bytes
 
@@ -28,22 +26,19 @@ def check_space() -> None:
         )
 
 
-def check_places(wanted: ResolvedBazaar, current: Current) -> None:
+def check_places(wanted: ResolvedBazaar) -> None:
     """Raises NetworkError or MissingError where a subnet or port is taken, or a file is not there.
 
     What this bazaar itself holds already is its own.
     """
-    from bazaar.site import network, ports
+    from bazaar.site import balance, network, ports
 
     if wanted.subnet:
         network.choose_subnet(wanted.subnet, bazaar=wanted.name)
-    held: set[Publish] = set()
-    if current.applied is not None and current.supervised:
-        held = {publish for service in current.applied.services for publish in service.publish}
+    own = balance.processes(wanted.name)
     for service in wanted.services:
         for publish in service.publish:
-            if publish not in held:
-                ports.check_free(publish.address, publish.port, service.name)
+            ports.check_free(publish.address, publish.port, service.name, own)
         if service.certificate and not Path(service.certificate).is_file():
             raise MissingError(
                 f"services.{service.name}.certificate: there is no file {service.certificate}",

@@ -39,6 +39,7 @@ class Observers:
         self.guard: Guard | None = None
         self.shield: ResolvedShield | None = None
         self.shield_problem = ""
+        self._paused_until: float | None = None
         self._lock = threading.RLock()
 
     def apply(self, wanted: ResolvedBazaar, emit: Emit) -> None:
@@ -136,11 +137,16 @@ class Observers:
         if self.shield_problem or any(watch.problem for watch in self.watches.values()):
             self.apply(wanted, lambda event: None)
 
-    def pause(self, *, paused: bool) -> None:
-        """Let the probes hear nothing for a while (a drill measures without them), or again."""
+    def pause(self, seconds: float) -> None:
+        """Let the probes hear nothing for so long at most (a drill measures without them).
+
+        0 ends it; whoever asked may have been killed, so it ends by itself as well.
+        """
         from bazaar import trace
 
+        paused = seconds > 0
         with self._lock:
+            self._paused_until = time.monotonic() + seconds if paused else None
             for watch in self.watches.values():
                 if watch.session is None or paused == (not watch.session.links):
                     continue
@@ -150,6 +156,8 @@ class Observers:
     def tick(self) -> None:
         """A few times a second."""
         with self._lock:
+            if self._paused_until is not None and time.monotonic() > self._paused_until:
+                self.pause(0)
             for watch in self.watches.values():
                 if watch.session is not None:
                     watch.session.poll(0)
@@ -183,6 +191,8 @@ class Observers:
             "nanoseconds": None,
             "problem": watch.problem,
         }
+        if self._paused_until is not None and not watch.problem:
+            answer["problem"] = "paused while a drill measures"
         if watch.session is None:
             return answer
         maps = watch.session.maps()

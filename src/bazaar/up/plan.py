@@ -18,6 +18,7 @@ class Current:
 
     applied: ResolvedBazaar | None = None  # what was brought about the last time
     sites: frozenset[str] = frozenset()
+    cut_off: frozenset[str] = frozenset()  # those of the sites that nothing reaches
     containers: tuple[ContainerState, ...] = ()
     volumes: frozenset[str] = frozenset()
     supervised: bool = False
@@ -45,6 +46,11 @@ def _sites(wanted: ResolvedBazaar, current: Current) -> list[Change]:
             Change("create", "site", site.name, f"{site.provider}, {site.subnet or 'namespace'}")
             for site in wanted.sites
             if site.name not in current.sites
+        ),
+        *(
+            Change("update", "site", site.name, why="it is cut off")
+            for site in wanted.sites
+            if site.name in current.cut_off
         ),
         *(Change("destroy", "site", n) for n in sorted(current.sites) if n not in names),
     ]

@@ -24,6 +24,7 @@ def build(supervisor: Supervisor) -> dict[str, Any]:
     backends = supervisor.backends()
     keepers = supervisor.all_keepers()
     subnets = supervisor.numbers.sites if supervisor.numbers else {}
+    joined = supervisor.joined_sites()
     services = [_service(supervisor, s, keepers, backends.get(s.name, [])) for s in wanted.services]
     return {
         "bazaar": supervisor.name,
@@ -34,7 +35,7 @@ def build(supervisor: Supervisor) -> dict[str, Any]:
                 "name": site.name,
                 "provider": site.provider,
                 "subnet": subnets.get(site.name),
-                "healthy": _site_healthy(site.name, services),
+                "healthy": site.name in joined and _site_healthy(site.name, services),
             }
             for site in wanted.sites
         ],

@@ -223,6 +223,13 @@ class Supervisor:
         except BazaarError:
             return {}
 
+    def joined_sites(self) -> set[str]:
+        """The sites that are there and reached by the front."""
+        from bazaar.site import network
+
+        sites = network.observed(self.name).sites
+        return {name for name, site in sites.items() if site.joined}
+
     def fronts(self) -> list[Front]:
         """What the balance is to do now."""
         keepers = self.all_keepers()
@@ -276,6 +283,8 @@ class Supervisor:
 
     def release(self) -> None:
         """End, and leave everything running."""
+        for keeper in self.all_keepers():
+            keeper.wake()
         for keeper in self.all_keepers():
             keeper.release()
         self.observers.release()

@@ -47,6 +47,8 @@ def _try(problems: list[str], step: Callable[[], None]) -> None:
         step()
     except BazaarError as error:
         problems.append(f"  {error.message}")
+    except OSError as error:
+        problems.append(f"  {error}")
 
 
 def _stop_supervisor(bazaar: str) -> None:
@@ -57,15 +59,24 @@ def _stop_supervisor(bazaar: str) -> None:
         rpc.call(socket_path(bazaar), "stop", timeout=5)
     except (OSError, BazaarError):
         processes = _supervisors(bazaar)
-        # The guardian first, or it starts another child.
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(_is_supervisor(process, bazaar) for process in processes):
-        if time.monotonic() > deadline:
-            raise BazaarError(f"the supervisor (process {processes[-1]}) does not end")
-        time.sleep(0.01)
+        _kill(processes)
+    for patience in (10.0, 5.0):
+        deadline = time.monotonic() + patience
+        while any(_is_supervisor(process, bazaar) for process in processes):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        else:
+            return
+        _kill(processes)
+    raise BazaarError(f"the supervisor (process {processes[-1]}) does not end, even by SIGKILL")
+
+
+def _kill(processes: list[int]) -> None:
+    """The guardian first, or it starts another child."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _supervisors(bazaar: str) -> list[int]:

@@ -15,6 +15,7 @@ from bazaar.model.figure import Figure
 from bazaar.up import client
 
 ROUNDS = 5
+PAUSE = 300.0  # seconds after which the probes go on though we were killed
 WRITES = 1_000_000
 LOAD = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={WRITES}"]
 PROBE = "tracepoint:syscalls:sys_enter_write { @[container] = hist(args.count); }"
@@ -28,7 +29,7 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
     bare: list[float] = []
     probed: list[tuple[float, float]] = []
     rivals: list[float] = []
-    client.call(bazaar, "pause", {"paused": True})
+    client.call(bazaar, "pause", {"seconds": PAUSE})
     try:
         for number in range(ROUNDS):
             progress(f"round {number + 1} of {ROUNDS}")
@@ -37,7 +38,7 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
             if rival:
                 rivals.append(_bpftrace(rival))
     finally:
-        client.call(bazaar, "pause", {"paused": False})
+        client.call(bazaar, "pause", {"seconds": 0})
     return _figures(bare, probed, rivals, _version(rival))
 
 
