@@ -19,7 +19,12 @@ def main() -> int:
     if sys.argv[1:] in (["--version"], ["-V"]):
         from bazaar import __version__
 
-        print(f"bazaar {__version__}")  # noqa: T201
+        try:
+            print(f"bazaar {__version__}", flush=True)  # noqa: T201
+        except BrokenPipeError:
+            from bazaar.cli.main import reader_left
+
+            return reader_left()
         return 0
     if sys.argv[1:2] == ["trace"]:
         from bazaar.cli.tracing import fast

@@ -22,6 +22,7 @@ def command(drills: tuple[str, ...], name: str | None, output: str) -> int:
     from bazaar.up import client, drill
 
     client.need_root()
+    drill.choose(drills)
     progress = Progress()
     figures = drill.run(client.the_one(name), drills, progress.step)
     progress.clear()

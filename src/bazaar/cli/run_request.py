@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bazaar.host.background import Background
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+LEAST_PIDS = 64  # threads of the host; gVisor takes about 40 for itself
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -77,6 +78,11 @@ def execute(request: Request) -> int:
     mounts = _mounts(request)
     variables = _variables(request)
     limits = Limits(memory=size(request.memory), cpus=request.cpus, pids=request.pids_limit)
+    if request.engine == "gvisor" and (request.pids_limit or LEAST_PIDS) < LEAST_PIDS:
+        raise UsageError(
+            f"--pids-limit {request.pids_limit} is too few: gVisor's own kernel needs some",
+            hint=f"at least {LEAST_PIDS}, or --engine shared",
+        )
     if request.tty and request.detach:
         raise UsageError("a detached container has no terminal", hint="leave -t out, or -d")
     if request.tty and request.interactive and not os.isatty(0):

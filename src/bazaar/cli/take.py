@@ -35,9 +35,18 @@ def command(
     """
     from bazaar import spec
     from bazaar.cli import up
+    from bazaar.errors import UsageError
+    from bazaar.up import client
 
+    called = name or stand
+    there = client.last_wanted(called)
+    if there is not None and [service.stand for service in there.services] != [stand]:
+        raise UsageError(
+            f"there is a bazaar '{called}' already, with other services",
+            hint=f"choose another name: `bazaar take {stand} --name NAME`",
+        )
     bazaar = spec.Bazaar(
-        name or stand,
+        called,
         sites=[spec.Site("here")],
         services=[
             spec.Service(

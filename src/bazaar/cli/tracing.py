@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
-from bazaar.errors import BazaarError, UsageError
+from bazaar.errors import BazaarError, MissingError, UsageError
 from bazaar.model.record import record
 
 if TYPE_CHECKING:
@@ -190,6 +190,12 @@ class _Child:
             raise UsageError(f"-c: the command cannot be read: {error}") from error
         if not words:
             raise UsageError("-c: the command is empty")
+        from bazaar.host.commands import which
+
+        if which(words[0]) is None:
+            missing = MissingError(f"-c: {words[0]}: not found", hint="nothing was traced")
+            missing.exit_code = 127
+            raise missing
         gate, self.gate = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:

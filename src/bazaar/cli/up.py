@@ -91,7 +91,13 @@ def _apply(
             progress.done(line)
 
     parameters = {"wanted": to_json(wanted), "secrets": secrets}
-    return client.call(wanted.name, "apply", parameters, on_event, timeout=None)
+    try:
+        return client.call(wanted.name, "apply", parameters, on_event, timeout=None)
+    except KeyboardInterrupt:
+        progress.done(
+            "The supervisor goes on; `bazaar status` shows how far it is, `bazaar down` ends it."
+        )
+        raise
 
 
 def _event_line(event: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from bazaar.errors import NetworkError
 from bazaar.model.container import ContainerState, Image
 from bazaar.spec.resolved import ResolvedService
 from bazaar.up import layout as layouts
@@ -59,17 +60,34 @@ class Rollout:
         fronts = [service.name for service in self.wanted.services if service.port is not None]
         known = self.supervisor.numbers
         if known is None or (self.wanted.subnet and self.wanted.subnet != known.subnet):
-            subnet = network.choose_subnet(self.wanted.subnet, bazaar=self.wanted.name)
-            known = layouts.Layout(subnet)
+            known = layouts.Layout(self._take_subnet())
+        else:
+            network.ensure_front(self.wanted.name, known.subnet)
         # Sites that are to go keep their numbers until their replicas have left.
         sites = dict.fromkeys(known.sites) | {site.name: site.subnet for site in self.wanted.sites}
         self.supervisor.store_layout(layouts.extend(known, sites, fronts))
+
+    def _take_subnet(self) -> str:
+        """Choose a subnet and stand in it at once: another bazaar may be choosing, too."""
+        from bazaar.site import network
+
+        name = self.wanted.name
+        for attempt in range(8):
+            subnet = network.choose_subnet(self.wanted.subnet, bazaar=name)
+            try:
+                network.ensure_front(name, subnet)
+            except NetworkError:
+                if self.wanted.subnet or attempt == 7:
+                    raise
+                time.sleep(0.05 * attempt)
+            else:
+                return subnet
+        raise AssertionError("the last attempt returns or raises")
 
     def _ensure_network(self) -> None:
         from bazaar.site import names, network
 
         name, layout = self.wanted.name, self.supervisor.layout
-        network.ensure_front(name, layout.subnet)
 
         def ensure(site: str) -> None:
             began = time.monotonic()

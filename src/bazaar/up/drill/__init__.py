@@ -13,18 +13,23 @@ Progress = Callable[[str], None]
 DRILLS = ("boot", "trace", "flood", "site", "crash")
 
 
+def choose(names: Sequence[str]) -> list[str]:
+    """The drills that these names mean. Raises UsageError for a name that is none."""
+    unknown = [name for name in names if name not in (*DRILLS, "all")]
+    if unknown:
+        raise UsageError(
+            f"there is no drill '{unknown[0]}'", hint=f"there are: all, {', '.join(DRILLS)}"
+        )
+    return list(DRILLS) if "all" in names or not names else list(names)
+
+
 def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
     """Run drills by name (``all`` is every one, in order) and return what they measured.
 
     What they need of this machine is installed where it can be. One of several that cannot be
     measured is a figure without a value that says why.
     """
-    chosen = list(DRILLS) if "all" in names or not names else list(names)
-    unknown = [name for name in chosen if name not in DRILLS]
-    if unknown:
-        raise UsageError(
-            f"there is no drill '{unknown[0]}'", hint=f"there are: all, {', '.join(DRILLS)}"
-        )
+    chosen = choose(names)
     if "flood" in chosen:
         from bazaar.up import doctor
 
