@@ -7,8 +7,11 @@ name in the state folder; other runtimes are known by how they name their direct
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 from bazaar.host import paths
 
 HOST = "host"
+GONE = "cgroup (gone)"  # all cgroups that were removed before they had been looked at
 _HEXADECIMAL = r"[0-9a-f]{64}"
 _PATTERNS = (
     # directory's name → runtime, where group 1 is the container's id
@@ -29,6 +33,7 @@ _PATTERNS = (
 )
 _DEEPEST = 12
 _MOST = 100_000  # directories looked at; a machine with more shows ids
+_FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: a file handle that is a kernfs node's id
 
 
 def hierarchy() -> Path | None:
@@ -39,6 +44,29 @@ def hierarchy() -> Path | None:
         if right.split(" ", 1)[0] == "cgroup2" and len(fields) > 4:
             return Path(re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), fields[4]))
     return None
+
+
+def is_gone(root: Path, cgroup: int) -> bool:
+    """Whether the hierarchy mounted at ``root`` has no cgroup with this id any more.
+
+    The kernel is asked by file handle, not by a walk: that also finds cgroups outside the cgroup
+    namespace. Ids are never used twice. False where the kernel does not let us ask.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    # struct file_handle: bytes, type, handle
+    handle = ctypes.create_string_buffer(struct.pack("=IiQ", 8, _FILEID_KERNFS, cgroup), 16)
+    try:
+        mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = libc.open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
+        if found < 0:
+            return ctypes.get_errno() == errno.ESTALE
+        os.close(found)
+        return False
+    finally:
+        os.close(mount)
 
 
 class Names:
@@ -56,10 +84,18 @@ class Names:
         return dict(self._names)
 
     def name(self, cgroup: int) -> str:
-        """The container's name; ``host`` for processes in none, ``cgroup 123`` for unknown ones."""
+        """The container's name; ``host`` for processes in none, ``cgroup 123`` for unknown ones.
+
+        Unknown ones that no longer exist have one name, ``cgroup (gone)``: nobody can find out
+        any more which container they were.
+        """
+        if not cgroup:
+            return HOST
         if cgroup not in self._names:
+            if self.root is not None and is_gone(self.root, cgroup):
+                return GONE
             self.refresh()
-        return self._names.get(cgroup, f"cgroup {cgroup}" if cgroup else HOST)
+        return self._names.get(cgroup, f"cgroup {cgroup}")
 
     def refresh(self, *, every: float = 0.0) -> None:
         """Look for new cgroups, at most once in ``every`` seconds."""

@@ -81,6 +81,8 @@ def read(layout: MapLayout, source: Map, resolve: Resolve) -> MapValue:
             named.setdefault(decode_key(layout, key, resolve), []).extend(parts)
         for key, parts in named.items():
             entries.append(Entry(key, merge(layout.value, parts)))
+        if not entries and not layout.keys and layout.value.name == "count":
+            entries.append(Entry((), 0))  # bpftrace's keyless count() is always there, nothing else
     else:
         for key, raw in source.items():
             entries.append(

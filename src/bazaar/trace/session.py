@@ -149,7 +149,7 @@ class Session:
         if not layout.keys or whole.kind in ("hist", "lhist", "stats"):
             yield Output("entry", replace(whole, entries=found))
             return
-        value = found[0].value if found else 0
+        value = found[0].value if found else "" if whole.kind == "string" else 0
         yield Output(
             "value", value.average if isinstance(value, Statistics) else cast("int | str", value)
         )

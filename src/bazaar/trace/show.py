@@ -26,18 +26,15 @@ def json(maps: Iterable[MapValue]) -> str:
 
 
 def one_map(item: MapValue) -> str:
-    """One map; an empty line stands for an empty one."""
+    """One map; an empty line stands for an empty one. One more stands behind avg() and stats()."""
     entries = item.entries[-item.top :] if item.top else item.entries
-    if not entries:
-        return "\n"
-    lines = [_entry(item, entry) for entry in entries]
-    apart = item.kind in ("avg", "stats")
-    return "".join(lines) + ("\n" if apart else "")
+    lines = "".join(_entry(item, entry) for entry in entries) or "\n"
+    return lines + ("\n" if item.kind in ("avg", "stats") else "")
 
 
 def entry(item: MapValue) -> str:
-    """One entry of a map, for print(@m[k])."""
-    return "".join(_entry(item, one) for one in item.entries)
+    """One entry of a map, for print(@m[k]); an empty line where there is none."""
+    return "".join(_entry(item, one) for one in item.entries) or "\n"
 
 
 def _entry(item: MapValue, one: Entry) -> str:
