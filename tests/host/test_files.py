@@ -32,9 +32,11 @@ def test_json_cut_short(tmp_path, text):
 
 
 def test_the_holder_is_named(tmp_path):
-    with files.lock(tmp_path / "a.lock", "up"), pytest.raises(
-        LockedError, match=rf"a is being changed by process {os.getpid()} \(up\)"
-    ), files.lock(tmp_path / "a.lock", "down"):
+    with (
+        files.lock(tmp_path / "a.lock", "up"),
+        pytest.raises(LockedError, match=rf"a is being changed by process {os.getpid()} \(up\)"),
+        files.lock(tmp_path / "a.lock", "down"),
+    ):
         pass
     with files.lock(tmp_path / "a.lock", "up"):
         pass
