@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from bazaar.host import identity
-from bazaar.host.identity import HOST, Names, container_of, container_of_process, hierarchy
+from bazaar.host.identity import (
+    GONE,
+    HOST,
+    Names,
+    container_of,
+    container_of_process,
+    hierarchy,
+    is_gone,
+)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="cgroups are made by root")
 ID = "0123456789abcdef" * 4
@@ -81,6 +89,25 @@ def test_ids_of_cgroups_have_names(folders: Path, state: Path):
     assert names.name(own) == "shop/paris/2 (gvisor)"
     assert Names(known=names.known).name(own) == "shop/paris/2 (gvisor)"
     assert names.name(1 << 40) == "cgroup (gone)"
+
+
+@needs_root
+def test_removed_cgroups_nobody_looked_at_share_a_name(folders: Path, state: Path):
+    inner = folders / "inner"
+    removed = inner.stat().st_ino
+    live = folders.stat().st_ino
+    root = hierarchy()
+    assert root is not None
+    assert not is_gone(root, removed)
+    inner.rmdir()
+    assert is_gone(root, removed)
+    assert not is_gone(root, live)
+    assert Names().name(removed) == GONE
+    # A living one keeps its number where looking does not find it.
+    unseen = Names()
+    unseen.refresh = lambda **_: None  # type: ignore[method-assign]
+    assert unseen.name(live) == f"cgroup {live}"
+    assert unseen.name(removed) == GONE
 
 
 @needs_root

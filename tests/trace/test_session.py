@@ -212,6 +212,20 @@ def test_containers_have_names_past_their_death(cgroup: Path, state: Path):
     assert sorted(output.split()) == ["host", "host", "shop/paris/1"]
 
 
+def test_containers_nobody_saw_alive_are_one_entry(cgroup: Path, state: Path):
+    text = "tracepoint:syscalls:sys_enter_write /args.count == 76/ { @[container] = count(); }"
+    with trace.attach(trace.compile(text)) as session:
+        for number in range(3):
+            inner = cgroup / str(number)
+            inner.mkdir()
+            inside = f"echo $$ > {inner}/cgroup.procs; head -c 76 /dev/zero"
+            subprocess.run(["sh", "-c", inside], check=True, stdout=subprocess.DEVNULL)
+            inner.rmdir()
+        maps = session.maps()
+    entries = [(entry.key, entry.value) for entry in maps[0].entries]
+    assert entries == [((identity.GONE,), 3)]
+
+
 @pytest.fixture
 def pinned(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = f"{pins.root()}/t{os.getpid()}{uuid.uuid4().hex[:6]}"
