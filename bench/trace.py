@@ -7,18 +7,21 @@ figures are missing, not guessed. Runs are interleaved, so that both meet the sa
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import report
 from bazaar.bpf import programs, syscall
 from bazaar.errors import BazaarError
+from bazaar.model.record import replace
 from report import Figure
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +31,7 @@ EMPTY = "BEGIN { exit(); }"
 WRITES = "tracepoint:syscalls:sys_enter_write { @[comm] = hist(args.count); }"
 EVENTS = 1_000_000
 DD = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={EVENTS}", "status=none"]
+STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class Rival:
@@ -75,22 +79,63 @@ def run(command: Sequence[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1000
 
 
-def traced(command: Sequence[str]) -> tuple[float, float]:
-    """Seconds of a million writes while `command` traces them, and its nanoseconds an event."""
+@contextlib.contextmanager
+def tracing(command: Sequence[str]) -> Iterator[int]:
+    """`command` runs and has attached its program, whose id this gives."""
     before = set(program_ids())
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        found = wait_for_program(before, tracer)
-        with programs.open_id(found) as program:
-            start = program.info()
-            begin = time.perf_counter()
-            subprocess.run(DD, check=True)
-            seconds = time.perf_counter() - begin
-            end = program.info()
+        with programs.statistics():  # that it runs is seen by its count
+            found = wait_for_program(before, tracer)
+        yield found
     finally:
-        tracer.send_signal(2)
+        tracer.send_signal(signal.SIGINT)
         tracer.wait(30)
-    return seconds, (end.run_ns - start.run_ns) / max(1, end.runs - start.runs)
+
+
+def counted(command: Sequence[str]) -> tuple[float]:
+    """Nanoseconds of one run of the program, as the kernel's statistics have it."""
+    with (
+        programs.statistics(),
+        tracing(command) as number,
+        programs.open_id(number) as program,
+    ):
+        start = program.info()
+        subprocess.run(DD, check=True)
+        end = program.info()
+    return ((end.run_ns - start.run_ns) / max(1, end.runs - start.runs),)
+
+
+def wall(command: Sequence[str] | None) -> float:
+    """Seconds of a million writes while `command`, or nothing, traces them."""
+    with tracing(command) if command else contextlib.nullcontext():
+        begin = time.perf_counter()
+        subprocess.run(DD, check=True)
+        return time.perf_counter() - begin
+
+
+def added(
+    ours: Sequence[str], theirs: Sequence[str] | None, rounds: int
+) -> tuple[list[float], list[float]]:
+    """What each adds to one write, in nanoseconds: a traced run less the bare one of its round.
+
+    BPF statistics are off, since they cost time themselves. The first round is not counted, and
+    the order within a round rotates.
+    """
+    if STATISTICS.read_text().strip() != "0":
+        sys.exit(f"{STATISTICS} is on and would be measured too; set it to 0")
+    mine: list[float] = []
+    other: list[float] = []
+    runs = [None, ours] + ([theirs] if theirs else [])
+    for turn in range(rounds + 1):
+        seconds = [0.0] * len(runs)
+        for at in range(len(runs)):
+            place = (turn + at) % len(runs)
+            seconds[place] = wall(runs[place])
+        if turn:
+            for took, results in zip(seconds[1:], (mine, other), strict=False):
+                results.append((took - seconds[0]) * 1e9 / EVENTS)
+    return mine, other
 
 
 def wait_for_program(before: set[int], tracer: subprocess.Popen[bytes]) -> int:
@@ -127,14 +172,14 @@ def program_ids() -> list[int]:
 
 
 def interleave(
-    measure: Callable[[Sequence[str]], tuple[float, float]],
+    measure: Callable[[Sequence[str]], tuple[float, ...]],
     ours: Sequence[str],
     theirs: Sequence[str] | None,
     rounds: int,
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
     """Both in turn; the first round warms caches and is not counted."""
-    mine: list[tuple[float, float]] = []
-    other: list[tuple[float, float]] = []
+    mine: list[tuple[float, ...]] = []
+    other: list[tuple[float, ...]] = []
     for turn in range(rounds + 1):
         pairs = [(ours, mine)] + ([(theirs, other)] if theirs else [])
         for command, results in pairs if turn % 2 else reversed(pairs):
@@ -153,24 +198,10 @@ def figure(
     if not other:
         return Figure(name, value, unit, goal=goal, note="bpftrace is missing: bench/setup")
     theirs = round(statistics.median(other), 4)
+    if theirs <= 0:
+        return Figure(name, value, unit, rival, theirs, goal=goal, note="lost in the noise")
     ratio = round(value / theirs, 3)
     return Figure(name, value, unit, rival, theirs, ratio, goal, ratio <= most)
-
-
-def compare(
-    first: tuple[str, str, float],
-    second: tuple[str, str, float],
-    rival: Rival,
-    mine: list[tuple[float, float]],
-    other: list[tuple[float, float]],
-) -> list[Figure]:
-    """The two figures each run gave."""
-    return [
-        figure(
-            name, unit, rival.name, [pair[at] for pair in mine], [pair[at] for pair in other], most
-        )
-        for at, (name, unit, most) in enumerate((first, second))
-    ]
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -179,14 +210,23 @@ def measure(rounds: int) -> list[Figure]:
     try:
         theirs = rival.command("-e", EMPTY) if rival.name else None
         mine, other = interleave(run, [*BAZAAR, "-e", EMPTY], theirs, rounds)
-        found = compare(
-            ("trace.start", "s", 0.5), ("trace.memory", "MB", 1 / 3), rival, mine, other
-        )
+        found = [
+            figure(name, unit, rival.name, [one[at] for one in mine], [one[at] for one in other], m)
+            for at, (name, unit, m) in enumerate(
+                (("trace.start", "s", 0.5), ("trace.memory", "MB", 1 / 3))
+            )
+        ]
+        ours = [*BAZAAR, "-e", WRITES]
         theirs = rival.command("-e", WRITES) if rival.name else None
-        with programs.statistics():
-            mine, other = interleave(traced, [*BAZAAR, "-e", WRITES], theirs, max(3, rounds // 3))
-        wall, counted = ("trace.cost_wall", "s", 1.1), ("trace.cost_stats", "ns", 1.1)
-        return found + compare(wall, counted, rival, mine, other)
+        costs = added(ours, theirs, max(5, rounds))
+        # A difference of two long times: only its spread tells how far to trust it.
+        spread = "; ".join(f"{min(one):.0f} to {max(one):.0f} ns" for one in costs if one)
+        cost = figure("trace.cost_wall", "ns", rival.name, *costs, 1.1)
+        found.append(replace(cost, note="; ".join(filter(None, (spread, cost.note)))))
+        mine, other = interleave(counted, ours, theirs, max(3, rounds // 3))
+        costs = [one[0] for one in mine], [one[0] for one in other]
+        found.append(figure("trace.cost_stats", "ns", rival.name, *costs, 1.1))
+        return found
     finally:
         rival.close()
 
