@@ -284,9 +284,12 @@ def test_down_leaves_nothing_but_the_volume(bazaar):
 def test_up_again_finds_the_volume_and_down_takes_it(bazaar):
     before = (bazaar.folder / "state/bazaars" / bazaar.name / "volumes/data/note").read_text()
     bazaar.run("up", str(bazaar.file))
-    read = bazaar.run("exec", "note", "--", "cat", "/data/note").stdout
+    # Without a port a replica counts as healthy once it runs: it may not have written yet.
+    deadline = time.monotonic() + 20
+    while len(read := bazaar.run("exec", "note", "--", "cat", "/data/note").stdout) <= len(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert read.startswith(before)
-    assert len(read) > len(before)
     refused = bazaar.run("down", bazaar.name, "--volumes", check=False)
     assert refused.returncode == 2
     assert "data" in refused.stderr
