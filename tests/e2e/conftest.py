@@ -110,3 +110,11 @@ def instance(tmp_path_factory, request):
     )
     yield made
     made.run("down", made.name, "--volumes", "--yes", check=False)
+
+
+def named_namespaces() -> list[str]:
+    """The network namespaces that have a name; the last one takes their folder along."""
+    try:
+        return os.listdir("/run/netns")
+    except FileNotFoundError:
+        return []

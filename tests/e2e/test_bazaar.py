@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import ROOT, SERVER, WEB, get
+from tests.e2e.conftest import ROOT, SERVER, WEB, get, named_namespaces
 from tests.spec.json_schema import accepts
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -275,7 +275,7 @@ def test_down_leaves_nothing_but_the_volume(bazaar):
     bazaar.run("down", bazaar.name)
     assert [path.name for path in folder.iterdir()] == ["volumes"]
     assert set((folder / "volumes" / "data" / "note").read_text()) == {"x"}
-    assert not [name for name in os.listdir("/run/netns") if bazaar.name in name]
+    assert not [name for name in named_namespaces() if bazaar.name in name]
     again = bazaar.run("down", bazaar.name)
     assert "Volumes kept: data" in again.stderr
     assert "no bazaar 'nobody'" in bazaar.run("down", "nobody", check=False).stderr

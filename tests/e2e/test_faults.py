@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from tests.e2e.conftest import ROOT, WEB, Instance
+from tests.e2e.conftest import ROOT, WEB, Instance, named_namespaces
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -39,7 +39,7 @@ def refused(bazaar, *words, code=1):
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr, done.stderr
-    assert [name for name in os.listdir("/run/netns") if bazaar.name in name] == []
+    assert [name for name in named_namespaces() if bazaar.name in name] == []
     return done
 
 
@@ -70,7 +70,7 @@ def test_an_unknown_image_is_refused(bazaar):
     assert done.returncode == 1
     assert "no-such-package-at-all" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [name for name in os.listdir("/run/netns") if bazaar.name in name] == []
+    assert [name for name in named_namespaces() if bazaar.name in name] == []
 
 
 def test_an_absent_secret_is_named(bazaar):
@@ -95,7 +95,7 @@ def test_a_full_disk(bazaar):
         assert "no space left" in done.stderr
         assert "Traceback" not in done.stderr
         bazaar.run("down", bazaar.name, check=False)
-        assert [name for name in os.listdir("/run/netns") if bazaar.name in name] == []
+        assert [name for name in named_namespaces() if bazaar.name in name] == []
     finally:
         subprocess.run(["umount", "-l", str(state)], check=True)
 
@@ -139,4 +139,4 @@ def test_killed_while_going_down_then_down_again(bazaar):
             process.communicate()
     bazaar.run("down", bazaar.name, check=False)
     assert not (bazaar.folder / "state" / "bazaars" / bazaar.name).exists()
-    assert [name for name in os.listdir("/run/netns") if bazaar.name in name] == []
+    assert [name for name in named_namespaces() if bazaar.name in name] == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, WEB, Instance, get
+from tests.e2e.conftest import ROOT, WEB, Instance, get, named_namespaces
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -121,7 +121,7 @@ def test_after_a_power_cut_the_supervisor_brings_it_back(bazaar):
             except ProcessLookupError:
                 continue
         time.sleep(0.2)
-    for name in os.listdir("/run/netns"):
+    for name in named_namespaces():
         if name.startswith(f"bz-{bazaar.name}"):
             subprocess.run(["ip", "netns", "delete", name], check=True)
     # What systemd's unit starts at boot.
