@@ -18,7 +18,8 @@ from tests.run.conftest import left, usable
 
 WORDS = st.just("") | st.sampled_from(
     """
-    -i -t -it -d --rm --name n -v /a:/b -v/a:/b --volume=/a:/b -e A=1 -eA --env -ite -w /x
+    -i -t -it -d --rm --name n -p 1:2 -p1:2 --publish
+    -v /a:/b -v/a:/b --volume=/a:/b -e A=1 -eA --env -ite -w /x
     --engine gvisor shared --engine=shared --engine=docker -m 512m --cpus 0.5 --cpus=-1
     --cpus=x --pids-limit 7 0 --network none --read-only --read-only=1 --pull always -- -
     image -h -x --keep --entrypoint --interactive --nam --help -ti

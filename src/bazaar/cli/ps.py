@@ -26,17 +26,13 @@ def command(everything: bool, quiet: bool, output: str) -> int:
         for state in found:
             print(state.name)
         return 0
-    rows = [
-        (
-            state.name,
-            containers.about(state.id).get("image", ""),
-            state.engine,
-            _status(state),
-            state.pid or "-",
-        )
-        for state in found
-    ]
-    print(table(("NAME", "IMAGE", "KERNEL", "STATUS", "PID"), rows))
+    rows: list[tuple[object, ...]] = []
+    for state in found:
+        about = containers.about(state.id)
+        ports = ", ".join(about.get("ports", ()))
+        image = about.get("image", "")
+        rows.append((state.name, image, state.engine, _status(state), state.pid or "-", ports))
+    print(table(("NAME", "IMAGE", "KERNEL", "STATUS", "PID", "PORTS"), rows))
     return 0
 
 
@@ -55,6 +51,7 @@ def _row(state: ContainerState) -> dict[str, object]:
         "exit_code": state.exit_code,
         "started_at": state.started_at,
         "labels": dict(state.labels),
+        "ports": about.get("ports", []),
     }
 
 

@@ -25,11 +25,16 @@ OPTIONS = (
     Option(("-i", "--interactive"), "interactive", "flag", "", "Pass stdin on, to its end."),
     Option(("-t", "--tty"), "tty", "flag", "", "Give it a terminal."),
     Option(("-d", "--detach"), "detach", "flag", "", "Leave it running and print its name."),
-    Option(
-        ("--rm",), "remove", "flag", "", "Remove it when it ends: so it is; detached ones stay."
-    ),
+    Option(("--rm",), "remove", "flag", "", "Remove it when it ends: without -d so it is anyway."),
     Option(("--keep",), "keep", "flag", "", "Do not remove it when it ends."),
     Option(("--name",), "name", "text", "NAME", "Its name; made up when left out."),
+    Option(
+        ("-p", "--publish"),
+        "publish",
+        "many",
+        "[ADDRESS:]PORT:PORT",
+        "A TCP port of the host, then the one inside; loopback without ADDRESS.",
+    ),
     Option(("-v", "--volume"), "volumes", "many", "SOURCE:TARGET[:ro]", "A path or named volume."),
     Option(("--mount",), "mounts", "many", "KEY=VALUE,…", "type=, source=, target=, readonly."),
     Option(("--tmpfs",), "tmpfs", "many", "TARGET", "An empty directory in memory."),

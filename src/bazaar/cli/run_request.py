@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bazaar.errors import UsageError
-from bazaar.model.container import ContainerSpec, Image, Limits, Mount
-from bazaar.model.record import record
+from bazaar.model.container import ContainerSpec, Image, Limits, Mount, PublishedPort
+from bazaar.model.record import record, replace
 
 if TYPE_CHECKING:
     from bazaar.host.background import Background
+    from bazaar.run.forwarder import Forwarder
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LEAST_PIDS = 64  # threads of the host; gVisor takes about 40 for itself
@@ -34,6 +35,7 @@ class Request:
     remove: bool = False
     keep: bool = False
     name: str | None = None
+    publish: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
@@ -75,9 +77,27 @@ def execute(request: Request) -> int:
     """Do what was asked; the exit code. Raises BazaarError."""
     from bazaar.errors import BazaarError, EngineError
 
-    mounts = _mounts(request)
-    variables = _variables(request)
-    limits = Limits(memory=size(request.memory), cpus=request.cpus, pids=request.pids_limit)
+    _check(request)
+    name = request.name or _made_up()
+    spec = _spec(request, name)
+    forwarder = None
+    try:
+        if spec.ports:
+            spec, forwarder = _publish(spec)
+        return _run(replace(spec, image=_image(request)), request, forwarder)
+    except (EngineError, UsageError):
+        raise
+    except BazaarError as error:
+        # As docker: whatever keeps the container from being started is 125.
+        problem = EngineError(error.message, hint=error.hint)
+        raise problem from error
+    finally:
+        if forwarder is not None:
+            forwarder.finish()
+
+
+def _check(request: Request) -> None:
+    """Refuse what cannot go together."""
     if request.engine == "gvisor" and (request.pids_limit or LEAST_PIDS) < LEAST_PIDS:
         raise UsageError(
             f"--pids-limit {request.pids_limit} is too few: gVisor's own kernel needs some",
@@ -87,34 +107,64 @@ def execute(request: Request) -> int:
         raise UsageError("a detached container has no terminal", hint="leave -t out, or -d")
     if request.tty and request.interactive and not os.isatty(0):
         raise UsageError("the input is no terminal", hint="leave -t out")
-    name = request.name or _made_up()
-    try:
-        image = _image(request)
-        spec = ContainerSpec(
-            id=f"run.{name}",
-            name=name,
-            image=image,
-            command=request.words[1:] if request.words[:1] == ("--",) else request.words,
-            entrypoint=None
-            if request.entrypoint is None
-            else tuple(filter(None, (request.entrypoint,))),
-            environment=variables,
-            mounts=mounts,
-            hostname=request.hostname or "",
-            working_directory=request.workdir,
-            user=request.user,
-            engine=request.engine,
-            limits=limits,
-            read_only=request.read_only,
-            terminal=request.tty,
+    if request.remove and request.keep:
+        raise UsageError("--rm and --keep exclude one another")
+    if request.publish and request.network != "bridge":
+        raise UsageError(
+            f"-p leads to the default network, and this is --network {request.network}",
+            hint="leave one of them out",
         )
-        return _run(spec, request)
-    except (EngineError, UsageError):
-        raise
-    except BazaarError as error:
-        # As docker: whatever keeps the container from being started is 125.
-        problem = EngineError(error.message, hint=error.hint)
-        raise problem from error
+
+
+def _spec(request: Request, name: str) -> ContainerSpec:
+    """The container, but for its image, which may take long."""
+    return ContainerSpec(
+        id=f"run.{name}",
+        name=name,
+        image=Image(request.image, "", ()),
+        command=request.words[1:] if request.words[:1] == ("--",) else request.words,
+        entrypoint=None
+        if request.entrypoint is None
+        else tuple(filter(None, (request.entrypoint,))),
+        environment=_variables(request),
+        mounts=_mounts(request),
+        hostname=request.hostname or "",
+        working_directory=request.workdir,
+        user=request.user,
+        engine=request.engine,
+        limits=Limits(memory=size(request.memory), cpus=request.cpus, pids=request.pids_limit),
+        read_only=request.read_only,
+        terminal=request.tty,
+        ports=_ports(request),
+        poststop=_poststop(request, name),
+    )
+
+
+def _ports(request: Request) -> tuple[PublishedPort, ...]:
+    if not request.publish:
+        return ()
+    from bazaar.cli import publishing
+
+    return publishing.parse(request.publish)
+
+
+def _poststop(request: Request, name: str) -> tuple[str, ...]:
+    if not (request.remove and request.detach):
+        return ()
+    from bazaar.cli import auto_remove
+
+    return auto_remove.command(f"run.{name}")
+
+
+def _publish(spec: ContainerSpec) -> tuple[ContainerSpec, Forwarder]:
+    """Take the ports before anything else is done."""
+    from bazaar.cli import publishing
+    from bazaar.run import containers
+    from bazaar.run.forwarder import Forwarder
+
+    containers.check_free(spec.id, spec.name)
+    ports, listeners = publishing.take(spec.ports, spec.name)
+    return replace(spec, ports=ports), Forwarder(spec.id, listeners)
 
 
 def _image(request: Request) -> Image:
@@ -137,12 +187,12 @@ def _image(request: Request) -> Image:
         progress.clear()
 
 
-def _run(spec: ContainerSpec, request: Request) -> int:
-    from bazaar.model.record import replace
+def _run(spec: ContainerSpec, request: Request, forwarder: Forwarder | None) -> int:
     from bazaar.run import containers
 
-    containers.check_free(spec)
+    containers.check_free(spec.id, spec.name)
     if request.network != "bridge":
+        _sweep()
         named = None if request.network == "none" else request.network
         return _start(replace(spec, namespace=named), request, lambda: None)
     from bazaar.host.background import Background
@@ -150,19 +200,25 @@ def _run(spec: ContainerSpec, request: Request) -> int:
 
     # The network is made while the container is prepared: the engine starts when both are done.
     network = Background(lambda: _connect(spec.id))
+
+    def ready() -> None:
+        address = network.result()
+        if forwarder is not None:
+            forwarder.to(address)
+
     try:
-        return _start(
-            replace(spec, namespace=container_namespace(spec.id)), request, network.result
-        )
+        code = _start(replace(spec, namespace=container_namespace(spec.id)), request, ready)
     except BaseException:
         _disconnect(spec.id, network)
         raise
-    finally:
-        if not request.detach:
-            _disconnect(spec.id, network)
+    if not request.detach:
+        _disconnect(spec.id, network)
+    elif forwarder is not None:
+        forwarder.release()
+    return code
 
 
-def _start(spec: ContainerSpec, request: Request, ready: Callable[[], object]) -> int:
+def _start(spec: ContainerSpec, request: Request, ready: Callable[[], None]) -> int:
     from bazaar.run import containers
 
     if request.detach:
@@ -177,15 +233,26 @@ def _start(spec: ContainerSpec, request: Request, ready: Callable[[], object]) -
     )
 
 
-def _connect(container: str) -> None:
-    from bazaar.run import containers
+def _connect(container: str) -> str:
     from bazaar.site import run_network
 
-    containers.sweep(run_network.disconnect_run)
-    run_network.connect_run(container)
+    _sweep()
+    return run_network.connect_run(container).address
 
 
-def _disconnect(container: str, network: Background[None]) -> None:
+def _sweep() -> None:
+    """Take away what killed runners left, networks included."""
+    from bazaar.run import containers
+
+    def disconnect(container: str) -> None:
+        from bazaar.site import run_network
+
+        run_network.disconnect_run(container)
+
+    containers.sweep(disconnect)
+
+
+def _disconnect(container: str, network: Background[str]) -> None:
     from bazaar.errors import BazaarError
     from bazaar.site import run_network
 

@@ -27,6 +27,20 @@ class Mount:
 
 
 @record
+class PublishedPort:
+    """A TCP port of the host that leads to one of a container."""
+
+    address: str  # of the host
+    port: int
+    inside: int
+
+    def __str__(self) -> str:
+        """As docker writes it."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}->{self.inside}/tcp"
+
+
+@record
 class ImageConfig:
     """The part of an OCI image configuration that decides how it runs."""
 
@@ -72,6 +86,9 @@ class ContainerSpec:
     read_only: bool = False
     terminal: bool = False
     labels: tuple[tuple[str, str], ...] = ()  # bazaar, service, site, replica
+    ports: tuple[PublishedPort, ...] = ()  # for people to see; who starts it forwards them
+    # Run by the shim, as its last deed, when the container has ended: OCI's poststop hook.
+    poststop: tuple[str, ...] = ()
 
 
 @record

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
 from bazaar.model.container import ContainerSpec, ContainerState
-from bazaar.run import bundle, launch, rootfs
+from bazaar.run import bundle, launch, records, rootfs
 
 if TYPE_CHECKING:
     from bazaar.run.logs import LogLine
@@ -61,11 +61,11 @@ def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
     return preparation.prepare(spec, owner)
 
 
-def check_free(spec: ContainerSpec) -> None:
+def check_free(container: str, name: str) -> None:
     """Raise EngineError when another container has that id; what is left of a dead one goes."""
     from bazaar.run import preparation
 
-    preparation.check_free(spec)
+    preparation.check_free(container, name)
 
 
 def start(spec: ContainerSpec) -> ContainerState:
@@ -133,7 +133,7 @@ def state(container: str) -> ContainerState | None:
     about = launch.load(place, "container.json")
     if about is None:
         return None
-    running, status, code = _process(place), "stopped", None
+    running, status, code = records.process(place), "stopped", None
     started = 0.0
     if record := launch.load(place, "process.json"):
         started = float(record.get("started_at") or 0)
@@ -141,9 +141,9 @@ def state(container: str) -> ContainerState | None:
         status = "running"
     elif ended := launch.load(place, "exit.json"):
         code = int(ended.get("code", 137))
-    elif not started and _same_boot(about) and _creating(place, about):
+    elif not started and records.same_boot(about) and records.creating(place, about):
         status = "created"
-    elif (running := _stray(container)) is not None:
+    elif (running := records.stray(place)) is not None:
         status = "running"
     return ContainerState(
         id=container,
@@ -155,48 +155,6 @@ def state(container: str) -> ContainerState | None:
         started_at=started,
         labels=tuple(sorted((str(k), str(v)) for k, v in dict(about.get("labels") or {}).items())),
     )
-
-
-def _same_boot(record: dict[str, Any]) -> bool:
-    return record.get("boot") == launch.boot_id()
-
-
-def _creating(place: Path, about: dict[str, Any]) -> bool:
-    """Whether somebody is still at work on a container that has no process yet."""
-    if owner := about.get("owner"):
-        return processes.alive(processes.Identity(int(owner[0]), int(owner[1])))
-    return (
-        not (place / "exit.json").exists() and time.time() - float(about.get("created_at", 0)) < 30
-    )
-
-
-def _process(place: Path) -> processes.Identity | None:
-    """The container's process, when that very one still runs."""
-    return _recorded(place, "pid", "start")
-
-
-def _shim(place: Path) -> processes.Identity | None:
-    return _recorded(place, "shim", "shim_start")
-
-
-def _stray(container: str) -> processes.Identity | None:
-    """A process of a container nobody could record: whoever started it was killed just then."""
-    record = launch.load(folder(container), "process.json") or {}
-    if isinstance(record.get("pid"), int) and isinstance(record.get("start"), int):
-        return None  # what is still there is on its way out
-    found = (processes.identify(pid) for pid in cgroups.processes(container))
-    return next((identity for identity in found if identity is not None), None)
-
-
-def _recorded(place: Path, pid: str, start: str) -> processes.Identity | None:
-    record = launch.load(place, "process.json")
-    if record is None or not _same_boot(record):
-        return None
-    try:
-        identity = processes.Identity(int(record[pid]), int(record[start]))
-    except (KeyError, TypeError, ValueError):
-        return None  # cut short; the control group still tells what runs
-    return identity if processes.alive(identity) else None
 
 
 def listing() -> list[ContainerState]:
@@ -230,7 +188,7 @@ def exit_fd(container: str) -> int | None:
     the container's own. The caller closes it.
     """
     place = folder(container)
-    for identity in (_shim(place), _process(place)):
+    for identity in (records.shim(place), records.process(place)):
         if identity is not None and (descriptor := processes.pidfd(identity)) is not None:
             return descriptor
     return None
@@ -243,7 +201,7 @@ def wait(container: str, timeout: float | None = None) -> int | None:
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     place = folder(container)
-    for identity in (_shim(place), _process(place)):
+    for identity in (records.shim(place), records.process(place)):
         if identity is not None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not processes.wait(identity, left):
@@ -259,7 +217,7 @@ def send_signal(container: str, number: int) -> bool:
 
     gVisor passes a signal of its sandbox process on to it; SIGKILL ends the sandbox itself.
     """
-    identity = _process(folder(container))
+    identity = records.process(folder(container))
     return identity is not None and processes.send(identity, number)
 
 
@@ -269,8 +227,8 @@ def stop(container: str, timeout: float = 10.0) -> int | None:
     Returns its exit code, None when it did not run at all. Raises EngineError when it stays.
     """
     place = folder(container)
-    identity = _process(place) or _stray(container)
-    asked = launch.read(place)
+    identity = records.process(place) or records.stray(place)
+    asked, shim = launch.read(place), records.shim(place)
     if identity is not None:
         number = asked.stop_signal if asked else signal.SIGTERM
         if not processes.terminate(identity, timeout, number):
@@ -278,7 +236,6 @@ def stop(container: str, timeout: float = 10.0) -> int | None:
                 f"{container} does not end, even by SIGKILL",
                 hint="a process of it hangs in the kernel",
             )
-    shim = _shim(place)
     if shim is not None:
         processes.wait(shim, 10.0)
     elif asked is not None:
@@ -301,7 +258,7 @@ def remove(container: str, *, force: bool = False, timeout: float = 10.0) -> Non
             )
         stop(container, timeout)
     place = folder(container)
-    if (shim := _shim(place)) is not None and not processes.wait(shim, 10.0):
+    if (shim := records.shim(place)) is not None and not processes.wait(shim, 10.0):
         processes.send(shim, signal.SIGKILL)
         processes.wait(shim, 5.0)
     discard(container)
@@ -361,7 +318,7 @@ def execute(
     from bazaar.run import programs
 
     missing = None
-    if _process(place := folder(container)) is not None:  # else it is told what is wrong
+    if records.process(place := folder(container)) is not None:  # else it is told what is wrong
         missing = programs.missing(place, command[0], dict(environment), working_directory)
     with programs.instead(missing) if missing is not None else contextlib.nullcontext():
         return streams.execute(
@@ -375,8 +332,23 @@ def execute(
         )
 
 
+def _abandoned(place: Path, about: dict[str, Any]) -> bool:
+    """Whether a container ended, was to be removed then, and nobody is left to do it."""
+    if about.get("remove"):
+        found = state(place.name)
+        return found is not None and found.status == "stopped" and records.shim(place) is None
+    if not about.get("owner"):
+        return False
+    owner = processes.Identity(*map(int, about["owner"]))
+    return (
+        not (records.same_boot(about) and processes.alive(owner)) and records.process(place) is None
+    )
+
+
 def sweep(also: Callable[[str], None] | None = None) -> list[str]:
-    """Remove foreground containers whose runner was killed and that ended since; their ids.
+    """Remove containers that ended and whose runner or shim was killed before it could; their ids.
+
+    Those that are to stay when they end are left alone.
 
     ``also`` is called with each: what else goes with a container, its network.
     """
@@ -384,10 +356,7 @@ def sweep(also: Callable[[str], None] | None = None) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         for entry in list(paths.containers().iterdir()):
             about = launch.load(entry, "container.json")
-            if about is None or not about.get("owner"):
-                continue
-            owner = processes.Identity(*map(int, about["owner"]))
-            if not (_same_boot(about) and processes.alive(owner)) and _process(entry) is None:
+            if about is not None and _abandoned(entry, about):
                 with contextlib.suppress(BazaarError):
                     discard(entry.name)
                     if also is not None:

@@ -44,7 +44,6 @@ def foreground(
     from the main thread of a process without children: it takes signals and reaps. Raises
     EngineError, with docker's exit codes 125 to 127, when the container could not be started.
     """
-    containers.sweep()
     processes.become_subreaper()
     asked = containers.prepare(spec, owner=os.getpid())
     try:

@@ -38,6 +38,7 @@ class Launch:
     cgroups: tuple[str, ...]  # directories the engine's process is put into first
     folder: str
     stop_signal: int = 15
+    poststop: tuple[str, ...] = ()  # run by the shim when all else is done
 
     @property
     def engine_id(self) -> str:
@@ -83,6 +84,7 @@ def read(folder: Path) -> Launch | None:
             cgroups=tuple(map(str, value["cgroups"])),
             folder=str(folder),
             stop_signal=int(value["stop_signal"]),
+            poststop=tuple(map(str, value.get("poststop", ()))),
         )
     except (TypeError, KeyError, ValueError):
         return None

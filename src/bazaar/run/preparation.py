@@ -18,7 +18,7 @@ def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
     ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
     left then.
     """
-    check_free(spec)
+    check_free(spec.id, spec.name)
     place = containers.folder(spec.id)
     engine = engines.get(spec.engine)
     command = engine.command(place, network=spec.namespace is not None)
@@ -34,6 +34,8 @@ def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
             "created_at": time.time(),
             "boot": launch.boot_id(),
             "owner": _identity(owner),
+            "ports": list(map(str, spec.ports)),
+            "remove": bool(spec.poststop),
         }
         launch.store(place, "container.json", record)
         groups = _groups(spec, own=engine.own_cgroups)
@@ -44,6 +46,7 @@ def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
             cgroups=tuple(map(str, groups)),
             folder=str(place),
             stop_signal=_signal(spec.image.config.stop_signal),
+            poststop=spec.poststop,
         )
         launch.store(
             place,
@@ -69,20 +72,20 @@ def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
     return asked
 
 
-def check_free(spec: ContainerSpec) -> None:
+def check_free(container: str, name: str) -> None:
     """Raise EngineError when another container has that id; what is left of a dead one goes."""
-    place = containers.folder(spec.id)
+    place = containers.folder(container)
     if not place.exists():
         return
-    found = containers.state(spec.id)
+    found = containers.state(container)
     if found is not None:
         raise EngineError(
-            f"the name {spec.name} is taken by a container that is {found.status}",
-            hint=f"bazaar rm -f {spec.name}",
+            f"the name {name} is taken by a container that is {found.status}",
+            hint=f"bazaar rm -f {name}",
         )
     # Without a readable record: somebody was killed while making it, or is just making it.
     if time.time() - place.stat().st_mtime > 2:
-        containers.discard(spec.id)
+        containers.discard(container)
 
 
 def _identity(pid: int | None) -> list[int]:

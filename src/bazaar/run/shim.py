@@ -138,6 +138,10 @@ class _Shim:
         code = launch.exit_code(self.asked, status or 0)
         launch.store(self.folder, "exit.json", {"code": code, "finished_at": time.time()})
         launch.settle(self.asked, parent=True)
+        if self.asked.poststop:
+            # Waited for: whoever waits for the shim finds the container gone.
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.waitpid(launch.spawn([*self.asked.poststop], (null, 2, 2), ()), 0)
 
     def _reap(self, pid: int) -> int | None:
         """Reap every child that has ended; the container's wait status when it was among them."""

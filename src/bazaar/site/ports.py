@@ -6,12 +6,15 @@ import contextlib
 import errno
 import os
 import socket
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bazaar.errors import NetworkError
 
 _LISTEN = "0A"  # include/net/tcp_states.h
+_BACKLOG = 512
+_FADING = 0.3  # seconds
 
 
 def check_free(address: str, port: int, service: str, own: Collection[int] = ()) -> None:
@@ -30,6 +33,28 @@ def check_free(address: str, port: int, service: str, own: Collection[int] = ())
             if error.errno == errno.EADDRINUSE and set(_holders(port)) & set(own):
                 return
             raise _problem(error, address, port, service) from error
+
+
+def listen(address: str, port: int, what: str) -> socket.socket:
+    """Listen on a port of the host, 0 being any free one; NetworkError, naming the holder.
+
+    ``what`` is published there, for people.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # Who forwarded for a container that just ended may hold the port some milliseconds more.
+    deadline = time.monotonic() + _FADING
+    while True:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            listener.listen(_BACKLOG)
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise _problem(error, address, port, what) from error
+            time.sleep(0.02)
 
 
 def holder(port: int) -> str:
