@@ -18,6 +18,7 @@ from bazaar.errors import BazaarError
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Make a bazaar real: plan, apply, wait until it is healthy."),
     "plan": ("plan", "Show what `up` would change, and change nothing."),
+    "list": ("list", "List the bazaars of this machine."),
     "status": ("status", "Show sites, services, replicas, probes and the shield."),
     "logs": ("logs", "Print what a service's replicas wrote."),
     "exec": ("exec", "Run a command inside a replica."),
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "supervise": ("supervise", "Run a bazaar's supervisor in the foreground (systemd calls this)."),
 }
 HIDDEN = frozenset({"supervise"})
+ALIASES = {"ls": "list"}
 
 
 class Commands(click.Group):
@@ -46,6 +48,7 @@ class Commands(click.Group):
         return [name for name in COMMANDS if name not in HIDDEN]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"bazaar.cli.{COMMANDS[cmd_name][0]}")
@@ -55,7 +58,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in {**COMMANDS, **ALIASES} and not args[0].startswith("-"):
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1)

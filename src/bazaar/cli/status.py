@@ -13,8 +13,9 @@ from bazaar.cli import output
 @click.command(name="status")
 @click.argument("bazaar", required=False)
 @click.option("--watch", "-w", is_flag=True, help="Show it again every second.")
+@click.option("--short", "-s", is_flag=True, help="One line a probe, without its maps.")
 @output.output_option
-def command(bazaar: str | None, watch: bool, output: str) -> int:
+def command(bazaar: str | None, watch: bool, short: bool, output: str) -> int:
     """Show sites, services, replicas, probes and the shield of BAZAAR (a name or its file)."""
     from bazaar.cli.output import print_json
     from bazaar.up import client
@@ -27,16 +28,23 @@ def command(bazaar: str | None, watch: bool, output: str) -> int:
         else:
             if watch:
                 print("\033[H\033[2J", end="")
-            print(render(status), flush=True)
+            print(render(status, short=short), flush=True)
         if not watch:
             return 0
         time.sleep(1)
 
 
-def render(status: dict[str, Any]) -> str:
-    """The whole status as text."""
-    parts = [_headline(status), _sites(status), services_table(status)]
-    parts += [_problems(status), *(_probe(probe) for probe in status["probes"])]
+def render(status: dict[str, Any], *, short: bool = False) -> str:
+    """The whole status as text; ``short`` without what probes have gathered."""
+    parts = [_headline(status), _sites(status), services_table(status), _problems(status)]
+    heads = [_probe_head(probe) for probe in status["probes"]]
+    if short:
+        parts.append("\n".join(heads))
+    else:
+        parts += [
+            head if probe["problem"] else f"{head}\n{probe['text'].rstrip()}"
+            for head, probe in zip(heads, status["probes"], strict=True)
+        ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -116,15 +124,14 @@ def _problems(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _probe(probe: dict[str, Any]) -> str:
+def _probe_head(probe: dict[str, Any]) -> str:
     attached = probe["program"].split("{")[0].strip()
+    head = f"probe {probe['name']}   {attached}"
     if probe["problem"]:
-        return f"probe {probe['name']}   {attached}\n{probe['problem']}"
+        return f"{head}\n{probe['problem']}"
     cost = "" if probe["nanoseconds"] is None else f", {probe['nanoseconds']:.0f} ns each"
     runs = "" if probe["runs"] is None else f"{probe['runs']:,} runs, "
-    counts = f"{runs}{probe['lost']} lost{cost}"
-    head = f"probe {probe['name']}   {attached}   {counts}"
-    return f"{head}\n{probe['text'].rstrip()}"
+    return f"{head}   {runs}{probe['lost']} lost{cost}"
 
 
 def duration(seconds: float) -> str:

@@ -20,14 +20,15 @@ from bazaar.up.plan import Current
 
 
 def running() -> list[str]:
-    """The names of all bazaars that have a state on this machine."""
+    """The names of all bazaars that were made on this machine and not taken down since."""
     folder = paths.state() / "bazaars"
     return sorted(
-        entry.name for entry in folder.glob("*") if entry.is_dir() and _has_state(entry.name)
+        entry.name for entry in folder.glob("*") if entry.is_dir() and has_state(entry.name)
     )
 
 
-def _has_state(bazaar: str) -> bool:
+def has_state(bazaar: str) -> bool:
+    """Whether a bazaar was made here and not taken down since."""
     return any((paths.bazaar(bazaar) / name).exists() for name in ("wanted.json", "layout.json"))
 
 
@@ -52,13 +53,16 @@ def the_one(name: str | None, way: str = "--bazaar NAME") -> str:
             return spec.load(name, probes=False).name
         raise UsageError(
             f"there is no bazaar '{name}' here" + (f"; up: {', '.join(names)}" if names else ""),
-            hint="name one that is up, or its file",
+            hint="name one that is up, or its file; `bazaar list` shows what there is",
         )
     if len(names) == 1:
         return names[0]
     if not names:
         raise UsageError("no bazaar is up here", hint="`bazaar up FILE` starts one")
-    raise UsageError(f"several bazaars are up: {', '.join(names)}", hint=f"say which one by {way}")
+    raise UsageError(
+        f"several bazaars are up: {', '.join(names)}",
+        hint=f"say which one by {way}; `bazaar list` shows them",
+    )
 
 
 def need_root() -> None:

@@ -52,5 +52,5 @@ def _refuse_ambiguity(found: list[ContainerState]) -> None:
     if len(bazaars) > 1:
         raise UsageError(
             f"several bazaars have it: {', '.join(sorted(bazaars))}",
-            hint="say which one by --bazaar NAME",
+            hint="say which one by --bazaar NAME; `bazaar list` shows them",
         )
