@@ -158,3 +158,26 @@ def test_the_plain_form_loads_little():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_container_nobody_runs(state: Path):
+    done = call("--container", "nobody-there", "-e", "BEGIN { exit(); }")
+    assert done.returncode == 2
+    assert "no container 'nobody-there' runs here" in done.stderr
+    assert done.stdout == ""
+
+
+def test_of_a_container_with_its_own_kernel_is_said_what_is_seen(state: Path):
+    from bazaar.host import cgroups, paths
+
+    name = f"t{os.getpid()}-{os.urandom(3).hex()}"
+    folder = paths.containers() / name
+    folder.mkdir(parents=True)
+    (folder / "container.json").write_text(json.dumps({"name": name, "engine": "gvisor"}))
+    cgroups.create(name, hierarchies=cgroups.writable())
+    try:
+        done = call("--container", name, "-e", "BEGIN { exit(); }")
+    finally:
+        cgroups.remove(name)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"{name}: a kernel of its own (gvisor). Seen are")

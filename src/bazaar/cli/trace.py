@@ -25,6 +25,13 @@ from bazaar.errors import UsageError
     "-p", "--pid", type=click.IntRange(1), default=None, help="Only this process's events."
 )
 @click.option(
+    "--container",
+    "containers",
+    multiple=True,
+    metavar="NAME",
+    help="Only this container's events, as the builtin `container` shows it; can be repeated.",
+)
+@click.option(
     "-d",
     "--duration",
     type=click.FloatRange(0, min_open=True),
@@ -45,6 +52,7 @@ def command(
     text: str | None,
     command_line: str | None,
     pid: int | None,
+    containers: tuple[str, ...],
     duration: float | None,
     search: str | None,
     output: str,
@@ -69,7 +77,18 @@ def command(
             raise click.UsageError("a program is missing: a FILE, or -e 'PROGRAM'")
         file, parameters = words[0], words[1:]
         text = _read(file)
-    return run(Settings(text, file, parameters, command_line, pid or 0, duration, output == "json"))
+    return run(
+        Settings(
+            text,
+            file,
+            parameters,
+            command_line,
+            pid or 0,
+            duration,
+            output == "json",
+            containers,
+        )
+    )
 
 
 def _read(name: str) -> str:

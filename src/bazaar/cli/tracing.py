@@ -29,6 +29,7 @@ class Settings:
     pid: int = 0
     duration: float | None = None
     json: bool = False
+    containers: Sequence[str] = ()
 
 
 def fast_settings(arguments: Sequence[str]) -> Settings | None:
@@ -70,6 +71,8 @@ def run(settings: Settings) -> int:
     """Compile, attach, print until it ends, and print the maps; the exit code."""
     from bazaar import trace
 
+    if settings.containers:
+        _say_what_is_seen(settings.containers)
     with _stop_signals() as signals, _child(settings.command) as child:
         compiled = trace.compile(
             settings.text,
@@ -77,6 +80,7 @@ def run(settings: Settings) -> int:
             pid=settings.pid,
             child=child.pid if child else 0,
             file=settings.file,
+            containers=settings.containers,
         )
         with trace.attach(compiled) as session:
             _say_attached(compiled.probes, json=settings.json)
@@ -87,6 +91,22 @@ def run(settings: Settings) -> int:
             printer.print(session.finish())
             printer.end()
             return session.exit_code
+
+
+def _say_what_is_seen(asked: Sequence[str]) -> None:
+    """Where a container has a kernel of its own, ours sees the engine around it."""
+    from bazaar.host.identity import Names
+    from bazaar.trace import containers
+
+    names = Names()
+    names.refresh()
+    shown = containers.running(names.known, asked)
+    for engine, those in containers.hidden(shown).items():
+        print(
+            f"{', '.join(those)}: a kernel of its own ({engine}). Seen are the engine's system "
+            "calls, threads and packets, not the application's system calls.",
+            file=sys.stderr,
+        )
 
 
 def _say_attached(count: int, *, json: bool) -> None:

@@ -32,6 +32,7 @@ EVENTS = "events"
 COUNTERS = "counters"
 ZEROES = "zeroes"
 START = "start"
+CONTAINERS = "containers"  # control groups whose events count
 FIRST = 0  # the counter of lost events; one of failed updates for each map follows
 
 
@@ -43,6 +44,7 @@ class Options:
     pid: int = 0  # of the one process whose events count
     child: int = 0  # `cpid`
     file: str = "program"
+    containers: tuple[str, ...] = ()  # whose events count alone
 
 
 class Lowered:
@@ -113,13 +115,20 @@ class Lowering:
         return b.finish()
 
     def filter(self) -> None:
-        """Leave for processes that were not asked for."""
-        if not self.options.pid or self.unit.point.kind in ("BEGIN", "END", "interval"):
+        """Leave for processes and containers that were not asked for."""
+        if self.unit.point.kind in ("BEGIN", "END", "interval"):
             return
         b = self.builder
-        process = b.binary("rsh", b.call("get_current_pid_tgid"), 32)
-        with b.when("ne", process, self.options.pid):
-            b.return_(0)
+        if self.options.pid:
+            process = b.binary("rsh", b.call("get_current_pid_tgid"), 32)
+            with b.when("ne", process, self.options.pid):
+                b.return_(0)
+        if self.options.containers:
+            group = self.memory(8)
+            b.store(group, 0, 8, b.call("get_current_cgroup_id"))
+            with b.when("eq", b.lookup(CONTAINERS, group), 0):
+                b.return_(0)
+            self.release()
 
     # Places and temporary memory
 

@@ -44,6 +44,7 @@ def pin(session: Session, directory: str, description: Path) -> None:
             "pid": options.pid,
             "child": options.child,
             "file": options.file,
+            "restricted": list(options.containers),
             "finished": session.finished,
             "containers": {str(number): name for number, name in session.names.known.items()},
         },
@@ -85,6 +86,7 @@ def adopt(directory: str, description: Path) -> Session | None:
             pid=int(state["pid"]),
             child=int(state["child"]),
             file=str(state["file"]),
+            containers=[str(one) for one in state.get("restricted", ())],
         )
         known = {int(number): str(name) for number, name in state["containers"].items()}
         if state["version"] != _VERSION or state["digest"] != compiled.digest:

@@ -12,12 +12,22 @@ from bazaar.model.record import record
 from bazaar.trace.check import check
 from bazaar.trace.layout import Action, MapLayout
 from bazaar.trace.lexer import error_at
-from bazaar.trace.lower import COUNTERS, EVENTS, START, ZEROES, Lowered, Options, lower
+from bazaar.trace.lower import (
+    CONTAINERS,
+    COUNTERS,
+    EVENTS,
+    START,
+    ZEROES,
+    Lowered,
+    Options,
+    lower,
+)
 from bazaar.trace.parser import parse
 from bazaar.trace.points import ProbePoint
 from bazaar.trace.types import Container
 
 LONGEST = 30_000  # operations of one program's IR
+MOST_CONTAINERS = 4096  # control groups of the containers that a program is restricted to
 EVENT_BYTES = 1 << 20  # of the ring buffer: a power of two
 _TYPES = {
     "BEGIN": ProgramType.RAW_TRACEPOINT,
@@ -83,23 +93,27 @@ def compile(  # noqa: A001 - what it does
     pid: int = 0,
     child: int = 0,
     file: str = "program",
+    containers: Sequence[str] = (),
 ) -> Compiled:
     """Compile a trace program.
 
-    ``parameters`` are ``$1``, ``$2`` …; with ``pid`` only that process's events count;
-    ``child`` is ``cpid``; ``file`` is what the verifier's errors call the text. Raises
-    TraceError, which points into the text, for anything that is wrong with it.
+    ``parameters`` are ``$1``, ``$2`` …; with ``pid`` only that process's events count, with
+    ``containers`` only those of containers that are shown by these names; ``child`` is
+    ``cpid``; ``file`` is what the verifier's errors call the text. Raises TraceError, which
+    points into the text, for anything that is wrong with it.
     """
     from bazaar.bpf.emit import emit, scratch_map
     from bazaar.bpf.passes import optimise
 
-    options = Options(tuple(parameters), pid, child, file)
+    options = Options(tuple(parameters), pid, child, file, tuple(containers))
     try:
         checked = check(text, parse(text), options.parameters)
         lowered = lower(checked, options)
     except RecursionError:
         raise error_at(text, "the program is nested too deeply", (0, 1)) from None
     specs = _maps(lowered)
+    if options.containers:
+        specs[CONTAINERS] = MapSpec(CONTAINERS, MapType.HASH, 8, 1, MOST_CONTAINERS)
     plans: list[Plan] = []
     for unit, function in zip(checked.units, lowered.functions, strict=True):
         if len(function.code) > LONGEST:

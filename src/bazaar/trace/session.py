@@ -28,7 +28,7 @@ from bazaar.trace.layout import (
     Time,
 )
 from bazaar.trace.lexer import error_at
-from bazaar.trace.lower import COUNTERS, EVENTS, START
+from bazaar.trace.lower import CONTAINERS, COUNTERS, EVENTS, START
 from bazaar.trace.points import ProbePoint
 from bazaar.trace.program import Compiled, Plan
 from bazaar.trace.read import MapValue, Statistics
@@ -88,6 +88,7 @@ class Session:
         self.finished = False
         self.exit_code = 0
         self._names: Any = None
+        self._admission: Any = None
         self._ring = RingBuffer(maps[EVENTS]) if EVENTS in maps else None
         self._layouts = {layout.name: layout for layout in compiled.layouts}
 
@@ -113,11 +114,23 @@ class Session:
         if self.compiled.shows_containers:
             # Containers are asked for while they live.
             self.names.refresh(every=_REFRESH)
+        self.admit()
         if self._ring is None:
             time.sleep(timeout)
             return []
         self._ring.poll(timeout)
         return [output for record in self._ring for output in self._output(record)]
+
+    def admit(self) -> None:
+        """Let in what has come of the containers that the program is restricted to."""
+        asked = self.compiled.options.containers
+        if not asked:
+            return
+        if self._admission is None:
+            from bazaar.trace.containers import Admission
+
+            self._admission = Admission(asked, self.kernel_maps[CONTAINERS])
+        self._admission.refresh(self.names)
 
     def _output(self, record: bytes) -> Iterator[Output]:
         action = self.compiled.actions[struct.unpack_from("<Q", record)[0]]
@@ -260,6 +273,7 @@ def attach(compiled: Compiled, *, ready: Callable[[Session], None] | None = None
             maps[START].update(
                 bytes(4), struct.pack("<Q", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
             )
+        session.admit()
         if ready:
             ready(session)
         for plan, program in loaded:
