@@ -17,6 +17,7 @@ from bazaar.errors import KernelError
 from bazaar.model.record import record
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 
 
 @record
@@ -47,6 +48,17 @@ def identify(pid: int) -> Identity | None:
         return None
     start = start_time(pid)
     return None if start is None else Identity(pid, start)
+
+
+def pid_namespace() -> tuple[int, int] | None:
+    """Device (as the kernel numbers it) and inode of our pid namespace; None in the first one.
+
+    The pair is what bpf_get_ns_current_pid_tgid(2) takes, see bpf-helpers(7).
+    """
+    found = os.stat("/proc/self/ns/pid")
+    if found.st_ino == _FIRST_PID_NAMESPACE:
+        return None
+    return os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino
 
 
 def alive(identity: Identity) -> bool:

@@ -120,7 +120,7 @@ class Lowering:
             return
         b = self.builder
         if self.options.pid:
-            process = b.binary("rsh", b.call("get_current_pid_tgid"), 32)
+            process = self.expressions.task(thread=False)
             with b.when("ne", process, self.options.pid):
                 b.return_(0)
         if self.options.containers:
@@ -128,7 +128,7 @@ class Lowering:
             b.store(group, 0, 8, b.call("get_current_cgroup_id"))
             with b.when("eq", b.lookup(CONTAINERS, group), 0):
                 b.return_(0)
-            self.release()
+        self.release()
 
     # Places and temporary memory
 

@@ -81,9 +81,9 @@ class Expressions:
         b = self.b
         match name:
             case "pid":
-                return b.binary("rsh", b.call("get_current_pid_tgid"), 32)
+                return self.task(thread=False)
             case "tid":
-                return b.extend(b.call("get_current_pid_tgid"), 4)
+                return self.task(thread=True)
             case "uid":
                 return b.extend(b.call("get_current_uid_gid"), 4)
             case "gid":
@@ -110,6 +110,22 @@ class Expressions:
                 return self.lowering.options.child
             case _:
                 return b.load(b.context, 8 * (argument(name) or 0), 8)
+
+    def task(self, *, thread: bool) -> Operand:
+        """The number of the current process or thread as our own pid namespace knows it.
+
+        0 for those that are in another one.
+        """
+        from bazaar.host.processes import pid_namespace
+
+        b = self.b
+        namespace = pid_namespace()
+        if namespace is None:
+            both = b.call("get_current_pid_tgid")
+            return b.extend(both, 4) if thread else b.binary("rsh", both, 32)
+        place = self.lowering.memory(8)  # struct bpf_pidns_info: pid, tgid; zeroes on failure
+        b.call("get_ns_current_pid_tgid", *namespace, place, 8)
+        return b.load(place, 0 if thread else 4, 4)
 
     def field(self, node: tree.Field) -> EventField:
         event = self.lowering.unit.point.event
