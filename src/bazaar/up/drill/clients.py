@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Self
 
 
-@dataclass(slots=True)
-class Tally:
-    """What clients saw: when each request ended, how long it took, and whether it failed."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: when it began and ended (monotonic seconds), and what went wrong with it."""
 
-    requests: list[tuple[float, float, bool]] = field(
-        default_factory=list[tuple[float, float, bool]]
-    )
-
-    @property
-    def failed(self) -> int:
-        """Requests without an answer, or with one that is an error."""
-        return sum(not fine for _, _, fine in self.requests)
-
-    @property
-    def worst(self) -> float:
-        """The longest time, in seconds, in which no request of these clients succeeded."""
-        moments = sorted(end for end, _, fine in self.requests if fine)
-        return max((b - a for a, b in itertools.pairwise(moments)), default=0.0)
+    began: float
+    ended: float
+    problem: str = ""
 
 
 class Clients:
@@ -36,7 +26,7 @@ class Clients:
     def __init__(
         self, targets: list[tuple[str, int]], *, count: int = 4, timeout: float = 5.0
     ) -> None:
-        self.tally = Tally()
+        self.requests: list[Request] = []  # that have ended
         self._targets = targets
         self._timeout = timeout
         self._stop = threading.Event()
@@ -62,23 +52,28 @@ class Clients:
             address, port = self._targets[turn % len(self._targets)]
             turn += 1
             began = time.monotonic()
-            fine = ask(address, port, self._timeout)
-            ended = time.monotonic()
+            problem = ask(address, port, self._timeout)
             with self._lock:
-                self.tally.requests.append((ended, ended - began, fine))
+                self.requests.append(Request(began, time.monotonic(), problem))
             # A person's pace, not a flood: the machine is to show its faults, not its limits.
             self._stop.wait(0.005)
 
 
-def ask(address: str, port: int, timeout: float) -> bool:
-    """One request; whether it was answered in order."""
+def failures(requests: Iterable[Request]) -> str:
+    """What went wrong, for a figure's note: "2 x HTTP 503"; empty where nothing did."""
+    problems = Counter(request.problem for request in requests if request.problem)
+    return ", ".join(f"{count} x {problem}" for problem, count in problems.most_common())
+
+
+def ask(address: str, port: int, timeout: float) -> str:
+    """One request; what was wrong with the answer, empty for a good one."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
         connection.request("GET", "/")
         response = connection.getresponse()
         response.read()
-    except (OSError, http.client.HTTPException):
-        return False
+    except (OSError, http.client.HTTPException) as error:
+        return f"{address}:{port} {type(error).__name__}: {error}"
     finally:
         connection.close()
-    return response.status < 400
+    return "" if response.status < 400 else f"{address}:{port} HTTP {response.status}"

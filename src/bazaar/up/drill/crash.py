@@ -11,7 +11,7 @@ from typing import Any
 from bazaar.errors import BazaarError, StateError
 from bazaar.model.figure import Figure
 from bazaar.up import client
-from bazaar.up.drill.clients import Clients
+from bazaar.up.drill.clients import Clients, failures
 
 PATIENCE = 30.0  # seconds
 
@@ -36,17 +36,17 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
         time.sleep(0.5)
     kept = _pids(after)
     restarted = sum(kept.get(replica) != pid for replica, pid in pids.items())
-    failed = clients.tally.failed
+    failed = [request for request in clients.requests if request.problem]
     return [
         Figure("crash.recovery", round(took, 3), "s", goal="<= 5", holds=took <= 5),
         Figure("crash.restarted", float(restarted), "replicas", goal="0", holds=restarted == 0),
         Figure(
             "crash.lost",
-            float(failed),
+            float(len(failed)),
             "requests",
             goal="0",
-            holds=failed == 0,
-            note=f"{len(clients.tally.requests)} requests meanwhile",
+            holds=not failed,
+            note=f"{len(clients.requests)} requests meanwhile; {failures(failed)}".rstrip("; "),
         ),
     ]
 
