@@ -1,4 +1,8 @@
-"""What holds for all tests: nothing is left behind, and each has a state folder of its own."""
+"""What holds for all tests: nothing is left behind, and each has a state folder of its own.
+
+BAZAAR_TEST_LEAKS=fail makes what is left behind a failure, BAZAAR_TEST_SKIPS=fail a skipped test:
+for machines known to have all that is needed.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import pytest
 from tests import leaks
 
 _before: dict[str, frozenset[str]] = {}
+_skipped: list[str] = []
+_problems: list[str] = []  # of the whole run, beside failed tests
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -18,11 +24,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _before.update(leaks.snapshot())
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if hasattr(terminalreporter.config, "workerinput"):
-        return
-    for line in getattr(terminalreporter.config, "_left_behind", []):
-        terminalreporter.write_line(f"LEFT BEHIND: {line}", red=True)
+    if not hasattr(terminalreporter.config, "workerinput"):
+        for line in _problems:
+            terminalreporter.write_line(line, red=True)
 
 
 @pytest.hookimpl(trylast=True)
@@ -30,9 +45,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(session.config, "workerinput"):
         return
     left = leaks.left(_before)
-    session.config._left_behind = left  # type: ignore[attr-defined]
-    # Where others use the machine at the same time, what they make is no fault of ours.
-    if left and os.environ.get("BAZAAR_TEST_LEAKS") == "fail" and exitstatus == 0:
+    _problems.extend(f"LEFT BEHIND: {line}" for line in left)
+    failing = bool(left) and os.environ.get("BAZAAR_TEST_LEAKS") == "fail"
+    if os.environ.get("BAZAAR_TEST_SKIPS") == "fail":
+        _problems.extend(f"SKIPPED, and must not be here: {name}" for name in _skipped)
+        failing |= bool(_skipped)
+    if failing and exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -287,7 +287,7 @@ def test_up_again_finds_the_volume_and_down_takes_it(bazaar):
     # Without a port a replica counts as healthy once it runs: it may not have written yet.
     deadline = time.monotonic() + 20
     while len(read := bazaar.run("exec", "note", "--", "cat", "/data/note").stdout) <= len(before):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, (before, read, bazaar.status())
         time.sleep(0.2)
     assert read.startswith(before)
     refused = bazaar.run("down", bazaar.name, "--volumes", check=False)

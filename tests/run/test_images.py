@@ -164,7 +164,7 @@ def test_records_cut_short_are_no_images(layout, cache):
     layout.image(archive(member("x")))
     image = images.ensure(f"oci:{layout.folder}", quiet)
     record = next((cache / "images").iterdir())
-    whole = record.read_text()
+    whole = record.read_text().rstrip()  # the last newline is no loss
     for cut in range(0, len(whole), 7):
         record.write_text(whole[:cut])
         assert store.find(image.reference) is None and images.listing() == []
