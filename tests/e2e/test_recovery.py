@@ -203,7 +203,7 @@ def test_a_late_replica_becomes_healthy_and_until_then_up_says_so(bazaar):
 
 def test_a_paused_probe_goes_on_by_itself(bazaar):
     bazaar.up()
-    ask = f"from bazaar.up import client; client.call({bazaar.name!r}, 'pause', {{'seconds': 1.5}})"
+    ask = f"from bazaar.up import client; client.call({bazaar.name!r}, 'pause', {{'seconds': 8}})"
     state = {**os.environ, "BAZAAR_STATE": str(bazaar.folder / "state")}
     subprocess.run([str(ROOT / ".venv/bin/python"), "-c", ask], check=True, env=state)
     assert "paused" in bazaar.status()["probes"][0]["problem"]

@@ -105,14 +105,19 @@ def test_binds_read_only_and_nested_mounts_go_deepest_first(tmp_path):
     source.mkdir()
     target.mkdir()
     (source / "inner").mkdir()
+    mounts.bind(tmp_path, tmp_path)
+    mounts.mount("none", tmp_path, flags=mounts.MS_SHARED)  # as systemd has it
     mounts.bind(source, target, read_only=True)
     try:
         with pytest.raises(OSError) as caught:
             (target / "x").touch()
         assert caught.value.errno == errno.EROFS
         mounts.mount("tmpfs", target / "inner", "tmpfs")
+        assert not mounts.is_mounted(source / "inner")
     finally:
-        assert mounts.unmount_below(tmp_path) == [str(target / "inner"), str(target)]
+        assert mounts.unmount_below(tmp_path) == [
+            *(str(target / "inner"), str(target), str(tmp_path))
+        ]
 
 
 @root

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bazaar.host import cgroups, mounts, paths
-from bazaar.model.container import ContainerSpec, Image
+from bazaar.model.container import ContainerSpec, Image, Limits
 from bazaar.run import containers, engines
 from tests.run import layouts
 
@@ -44,6 +44,13 @@ def usable(name: str) -> str:
     if os.geteuid() != 0:
         pytest.skip("containers take root")
     return name
+
+
+def needs_limits() -> None:
+    """Skip where this machine cannot keep limits."""
+    limits = Limits(memory=64 << 20, cpus=0.5, pids=7)
+    if reason := cgroups.problem(limits):
+        pytest.skip(f"limits: {reason}")
 
 
 @pytest.fixture

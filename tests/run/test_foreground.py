@@ -16,7 +16,7 @@ import time
 import pytest
 
 from bazaar.run import containers
-from tests.run.conftest import left
+from tests.run.conftest import left, needs_limits
 
 
 @pytest.fixture
@@ -214,6 +214,7 @@ def test_the_image_itself_stays_as_it_was(run, root_image):
 
 
 def test_memory_limit_is_137(run):
+    needs_limits()
     script = "x=0123456789abcdef; while :; do x=$x$x; done"
     assert finish(run("/bin/sh", "-c", script, options=["--memory", "64m"]))[0] == 137
 

@@ -22,6 +22,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
 
@@ -72,9 +73,11 @@ def unmount(target: Path | str, flags: int = MNT_DETACH) -> bool:
 
 
 def bind(source: Path, target: Path, *, read_only: bool = False, recursive: bool = False) -> None:
-    """Show ``source`` at ``target`` too."""
-    flags = MS_BIND | (MS_REC if recursive else 0)
-    mount(str(source), target, flags=flags)
+    """Show ``source`` at ``target`` too; what is mounted below either later, only there."""
+    deep = MS_REC if recursive else 0
+    mount(str(source), target, flags=MS_BIND | deep)
+    # systemd makes all mounts shared: one made below the target would appear at the source.
+    mount("none", target, flags=MS_PRIVATE | deep)
     if read_only:
         mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
