@@ -180,7 +180,7 @@ sites: {u: {}}
 services:
   web:
     image: __WEB__
-    command: [sh, -c, "sleep 6; exec python3 -m http.server 8000"]
+    command: [sh, -c, "until test -e /tmp/go; do sleep 0.1; done; exec python3 -m http.server 8000"]
     port: 8000
     mode: http
     kernel: shared
@@ -197,6 +197,7 @@ def test_a_late_replica_becomes_healthy_and_until_then_up_says_so(bazaar):
     assert "No changes." in again.stdout
     assert again.returncode == 1
     assert "0 of 1 replicas are healthy" in again.stderr
+    bazaar.run("exec", "web", "--", "touch", "/tmp/go")
     bazaar.wait(lambda status: status["services"][0]["healthy"] == 1)
     assert bazaar.run("up", str(bazaar.file)).returncode == 0
 
