@@ -229,7 +229,18 @@ def queries(lines: Sequence[str], namespace: str | None = None) -> list[list[dic
 
 def links(namespace: str | None = None) -> dict[str, dict[str, Any]]:
     """All interfaces by name, each with its alias and its addresses (``addr_info``)."""
-    plain, addressed = queries(["link show", "address show"], namespace)
+    return _joined(*queries(["link show", "address show"], namespace))
+
+
+def links_and_routes() -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The host's `links` and the routes of all its tables, read by one process."""
+    plain, addressed, routes = queries(["link show", "address show", "route show table all"])
+    return _joined(plain, addressed), routes
+
+
+def _joined(
+    plain: list[dict[str, Any]], addressed: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     found = {str(link["ifname"]): link for link in plain}
     for link in addressed:
         found.setdefault(str(link["ifname"]), {}).update(link)

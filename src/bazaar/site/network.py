@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from bazaar.errors import NetworkError
@@ -214,8 +214,12 @@ def attach(
     bridge: str,
     namespace: str | None,
     prefix: int = 24,
+    before: Sequence[str] = (),
 ) -> Attachment:
-    """Wire a fresh namespace into a bridge of ``namespace`` (None: of the host)."""
+    """Wire a fresh namespace into a bridge of ``namespace`` (None: of the host).
+
+    The bridge may be what the ``ip`` commands of ``before`` make there.
+    """
     own = container_namespace(container_id)
     port = namespaces.interface_name("port", container_id)
     # From the address: neighbours that remember the last start's find this one's too.
@@ -234,7 +238,8 @@ def attach(
         if not namespaces.remove_interface(port, namespace):
             raise
         namespaces.create(own, mark=mark, lines=lines, sysctls=_CONTAINER_SYSCTLS)
-    namespaces.batch([f'link set {port} master {bridge} up alias "{mark}"'], namespace)
+    joined = f'link set {port} master {bridge} up alias "{mark}"'
+    namespaces.batch([*before, joined], namespace)
     return Attachment(own, address, gateway, prefix)
 
 

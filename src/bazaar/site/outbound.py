@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Generator
 from ipaddress import IPv4Network
+from typing import Any
 
 from bazaar.errors import CommandError, NetworkError
 from bazaar.host import commands, namespaces, paths
@@ -20,10 +21,16 @@ from bazaar.host import commands, namespaces, paths
 _COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
 
 
-def allow(table: str, network: IPv4Network, inside: str) -> None:
-    """Let ``network``, behind the host's interface ``inside``, reach what the host reaches."""
+def allow(
+    table: str, network: IPv4Network, inside: str, routes: list[dict[str, Any]] | None = None
+) -> None:
+    """Let ``network``, behind the host's interface ``inside``, reach what the host reaches.
+
+    The interface may come later: then it is for the caller to have it `forward`. ``routes`` are
+    the host's, where the caller has just read them.
+    """
     with locked("outbound"):
-        ways = _default_interfaces()
+        ways = _default_interfaces(routes)
         tables = _tables()
         recorded = {way for other in tables for way in _recorded(other)}
         changed = [
@@ -36,8 +43,15 @@ def allow(table: str, network: IPv4Network, inside: str) -> None:
             # Replaced in one step. Where there is none, that step would cost 15 ms for nothing.
             text = f"delete table ip {table}\n{text}"
         _nft(text)
-        for way in [inside, *changed]:
-            namespaces.sysctl(_forwarding(way), "1")
+        for way in changed:
+            forward(way)
+    if namespaces.interface_exists(inside):
+        forward(inside)
+
+
+def forward(interface: str) -> None:
+    """Have the host forward what arrives at an interface."""
+    namespaces.sysctl(_forwarding(interface), "1")
 
 
 def allowed(table: str) -> bool:
@@ -120,9 +134,17 @@ def _recorded(table: str) -> list[str]:
     return found[1].split() if found else []
 
 
-def _default_interfaces() -> list[str]:
-    routes = namespaces.query("route show default")
-    return sorted({str(route["dev"]) for route in routes if "dev" in route})
+def _default_interfaces(routes: list[dict[str, Any]] | None) -> list[str]:
+    if routes is None:
+        routes = namespaces.query("route show default")
+    # Routes of other tables than the main one name theirs.
+    return sorted(
+        {
+            str(route["dev"])
+            for route in routes
+            if route.get("dst") == "default" and "dev" in route and "table" not in route
+        }
+    )
 
 
 def _forwarding(interface: str) -> str:

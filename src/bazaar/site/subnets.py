@@ -49,14 +49,18 @@ def front_gateway(subnet: IPv4Network) -> IPv4Address:
     return subnet[2]
 
 
-def taken(links: dict[str, dict[str, Any]] | None = None) -> list[Taken]:
+def taken(
+    links: dict[str, dict[str, Any]] | None = None, routes: list[dict[str, Any]] | None = None
+) -> list[Taken]:
     """Every IPv4 range this machine has an address in, a route to, or a name server at.
 
-    ``links`` are the host's, where the caller has just read them.
+    ``links`` and ``routes`` are the host's, where the caller has just read them.
     """
     found: list[Taken] = []
     holders: dict[str, tuple[str, str]] = {}
-    for device, link in (links or namespaces.links()).items():
+    if links is None or routes is None:
+        links, routes = namespaces.links_and_routes()
+    for device, link in links.items():
         mark = str(link.get("ifalias", "")).split()
         bazaar = mark[2] if mark[:2] == ["bazaar", "front"] and len(mark) == 3 else ""
         holder = f"the bazaar {bazaar}" if bazaar else f"interface {device}"
@@ -67,7 +71,7 @@ def taken(links: dict[str, dict[str, Any]] | None = None) -> list[Taken]:
             if entry.get("family") == "inet":
                 network = IPv4Network(f"{entry['local']}/{entry['prefixlen']}", strict=False)
                 found.append(Taken(network, device, holder, bazaar))
-    for route in namespaces.query("route show table all"):
+    for route in routes:
         if route.get("dst") in (None, "default") or "dev" not in route:
             continue
         device = str(route["dev"])
