@@ -352,6 +352,21 @@ def test_died_and_started_again(ground: Ground):
     assert get(f"http://{one.address}/") == "web/u/1"
 
 
+def test_slow_to_answer_is_not_dead(ground: Ground):
+    one = serve(ground, ground.replica("u", 1))
+    master = balance.running(ground.bazaar)
+    assert master
+    os.kill(master, signal.SIGSTOP)  # as on a machine that has no time for it
+    waking = threading.Timer(6.0, os.kill, (master, signal.SIGCONT))
+    waking.start()
+    try:
+        balance.apply(ground.bazaar, [one])
+    finally:
+        waking.join()
+    assert balance.running(ground.bazaar) == master
+    assert healthy(ground) == {"web/u/1"}
+
+
 def test_found_again_without_its_pid_file(ground: Ground):
     one = serve(ground, ground.replica("u", 1))
     master = balance.running(ground.bazaar)

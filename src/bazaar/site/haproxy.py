@@ -24,9 +24,13 @@ def running(bazaar: str, folder: Path) -> Identity | None:
     return found if found and daemons.inside(found, front_namespace(bazaar)) else None
 
 
-def answering(bazaar: str, folder: Path, patience: float = 2.0) -> Identity | None:
-    """As `running`, for one that also answers: whoever started it may have died half-way."""
-    deadline = time.monotonic() + patience
+def answering(bazaar: str, folder: Path) -> Identity | None:
+    """As `running`, for one that also answers: whoever started it may have died half-way.
+
+    It gets as long as a start may take: on a busy machine it answers late, and whoever takes
+    it for dead then starts another, which has to find all replicas healthy first.
+    """
+    deadline = time.monotonic() + _START_LIMIT
     while (found := running(bazaar, folder)) is not None:
         with contextlib.suppress(NetworkError):
             if runtime.workers(folder).current is not None:
