@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -99,6 +100,31 @@ def get(url: str, timeout: float = 5.0) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=timeout) as answer:
         return answer.read().decode()
+
+
+class Polling:
+    """A client that goes on asking, and keeps what it was told and what failed."""
+
+    def __init__(self, url):
+        self.url, self.answers, self.failures = url, [], []
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+
+    def ask(self):
+        while not self.stop.is_set():
+            try:
+                self.answers.append(get(self.url))
+            except OSError as error:
+                self.failures.append(error)
+            time.sleep(0.01)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.stop.set()
+        self.thread.join()
 
 
 @pytest.fixture(scope="module")

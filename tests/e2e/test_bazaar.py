@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 
 import pytest
 
-from tests.e2e.conftest import ROOT, SERVER, WEB, get, named_namespaces
+from tests.e2e.conftest import ROOT, SERVER, WEB, Polling, get, named_namespaces
 from tests.spec.json_schema import accepts
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -62,31 +61,6 @@ def spec(server, **changes):
         assert old in text
         text = text.replace(old, new)
     return text
-
-
-class Polling:
-    """A client that goes on asking, and keeps what it was told and what failed."""
-
-    def __init__(self, url):
-        self.url, self.answers, self.failures = url, [], []
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.ask)
-
-    def ask(self):
-        while not self.stop.is_set():
-            try:
-                self.answers.append(get(self.url))
-            except OSError as error:
-                self.failures.append(error)
-            time.sleep(0.01)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exception):
-        self.stop.set()
-        self.thread.join()
 
 
 def url(bazaar):

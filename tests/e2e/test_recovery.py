@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, WEB, Instance, get, named_namespaces
+from tests.e2e.conftest import ROOT, WEB, Instance, Polling, get, named_namespaces
+from tests.spec.json_schema import accepts
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -145,6 +146,77 @@ def test_after_a_power_cut_the_supervisor_brings_it_back(bazaar):
     finally:
         supervisor.kill()
         supervisor.communicate()
+
+
+@pytest.fixture
+def busy():
+    """A machine that has more to do than it can."""
+    hogs = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+        for _ in range(3)
+    ]
+    yield
+    for hog in hogs:
+        hog.kill()
+        hog.wait()
+
+
+def test_a_supervisor_that_adopts_says_so_and_takes_nothing_away(bazaar, busy):
+    bazaar.up()
+    state = bazaar.folder / "state" / "bazaars" / bazaar.name
+    schema = json.loads((ROOT / "docs/reference/status.schema.json").read_text())
+    before = bazaar.wait(lambda status: status["supervisor"]["state"] == "ready")
+    killed = before["supervisor"]["pid"]
+    balance = int((state / "balance/haproxy.pid").read_text())
+    with Polling(bazaar.service("web")["url"]) as client:
+        os.kill(balance, signal.SIGSTOP)  # its worker serves on; the adoption waits for it
+        try:
+            os.kill(killed, signal.SIGKILL)
+            status = _first_status(bazaar, killed)
+            shown = bazaar.run("status", bazaar.name).stdout
+        finally:
+            os.kill(balance, signal.SIGCONT)
+        seen = [status]
+        while seen[-1]["supervisor"]["state"] != "ready":
+            seen.append(bazaar.status())
+    assert status["supervisor"]["state"] == "adopting"
+    assert "2/2 replicas   adopting" in shown.splitlines()[0]
+    for one in seen:
+        assert accepts(schema, one)
+        assert all(service["healthy"] == service["wanted"] for service in one["services"]), one
+    assert client.failures == []
+    assert int((state / "balance/haproxy.pid").read_text()) == balance
+    for old, new in zip(before["services"], seen[-1]["services"], strict=True):
+        assert [row["pid"] for row in old["replicas"]] == [row["pid"] for row in new["replicas"]]
+    assert seen[-1]["shield"]["mode"] == "on"
+
+
+def _first_status(bazaar, killed):
+    """The status of the next supervisor, as soon as there is one that answers."""
+    deadline = time.monotonic() + 30
+    while True:
+        done = bazaar.run("status", bazaar.name, "-o", "json", check=False)
+        status = json.loads(done.stdout) if done.returncode == 0 else None
+        if status and status["supervisor"]["pid"] != killed:
+            return status
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.05)
+
+
+def test_what_died_with_the_supervisor_is_started_again(bazaar):
+    before = bazaar.up()
+    killed = before["supervisor"]["pid"]
+    guardian = _parent(killed)
+    os.kill(guardian, signal.SIGSTOP)  # so that nobody is there while the replica dies
+    os.kill(killed, signal.SIGKILL)
+    os.kill(before["services"][0]["replicas"][0]["pid"], signal.SIGKILL)
+    time.sleep(0.5)
+    os.kill(guardian, signal.SIGCONT)
+    _first_status(bazaar, killed)
+    after = bazaar.wait(lambda status: all(s["healthy"] == s["wanted"] for s in status["services"]))
+    assert after["services"][0]["replicas"][0]["pid"] != before["services"][0]["replicas"][0]["pid"]
+    assert after["services"][1]["replicas"][0]["pid"] == before["services"][1]["replicas"][0]["pid"]
+    bazaar.wait(lambda status: status["supervisor"]["state"] == "ready")
 
 
 def test_our_own_published_port_is_no_obstacle(bazaar):

@@ -92,8 +92,13 @@ def _headline(status: dict[str, Any]) -> str:
     healthy = sum(service["healthy"] for service in services)
     wanted = sum(service["wanted"] for service in services)
     words = [status["bazaar"], f"up {duration(status['seconds'])}", f"{healthy}/{wanted} replicas"]
+    state = status["supervisor"]["state"]
+    if state != "ready":
+        words.append(state)
     shield = status["shield"]
-    if shield is None:
+    if shield is None and state == "adopting":
+        pass  # it is at work, and not taken over yet
+    elif shield is None:
         words.append("no shield")
     else:
         words.append(

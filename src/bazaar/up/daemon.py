@@ -1,12 +1,13 @@
 """The supervisor as a process: a guardian, its child that does the work, a socket to ask it.
 
-The guardian does nothing but start the child again when it is killed. Both end when the
-child is told to stop.
+The guardian does nothing but start the child again when it is killed: at once, by a fork that
+has all loaded, however busy the machine is. Both end when the child is told to stop.
 """
 
 from __future__ import annotations
 
 import http.server
+import importlib
 import os
 import signal
 import socketserver
@@ -25,6 +26,23 @@ from bazaar.up.supervisor import Supervisor
 
 TICK = 0.2  # seconds
 LARGEST_LOG = 1 << 20  # bytes; then it begins anew, one older log is kept
+FIRST_PAUSE = 0.05  # seconds before a supervisor that ended is started again, then doubled
+LONGEST_PAUSE = {"killed": 1.0, "failed": 10.0}  # it is not its fault when somebody kills it
+RAN_WELL = 10.0  # seconds after which the pause begins anew
+# What a supervisor works with; the guardian has it, so that none has to load it once more.
+MODULES = (
+    "run.containers",
+    "run.images",
+    "shield.door",
+    "shield.guard",
+    "site.balance",
+    "site.names",
+    "site.network",
+    "trace.pinned",
+    "trace.show",
+    "up.rollout",
+    "up.status",
+)
 
 
 def socket_path(bazaar: str) -> Path:
@@ -34,7 +52,9 @@ def socket_path(bazaar: str) -> Path:
 
 def guard(bazaar: str) -> int:
     """Run the supervisor, and start it again whenever it is killed; 0 when told to stop."""
-    pause = 0.05
+    for module in MODULES:
+        importlib.import_module(f"bazaar.{module}")
+    pause = FIRST_PAUSE
     ending = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
     # Waited for rather than handled: no signal can then go to a child that is gone.
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
@@ -53,8 +73,15 @@ def guard(bazaar: str) -> int:
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return 0
         _log(f"the supervisor ended ({status}), starting it again")
-        pause = 0.05 if time.monotonic() - began > 10 else min(pause * 2, 10)
+        pause = next_pause(pause, time.monotonic() - began, killed=os.WIFSIGNALED(status))
         time.sleep(pause)
+
+
+def next_pause(last: float, ran: float, *, killed: bool) -> float:
+    """Seconds until a supervisor that ran for so many seconds is started again."""
+    if ran > RAN_WELL:
+        return FIRST_PAUSE
+    return min(last * 2, LONGEST_PAUSE["killed" if killed else "failed"])
 
 
 def _tend(child: int, ending: set[signal.Signals]) -> int:
@@ -76,6 +103,7 @@ def supervise(bazaar: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
     with lock(folder / "supervisor.lock", "supervisor"):
+        # Before it answers: whoever asks is told of every replica that runs.
         known = _load(supervisor)
         server = Server(socket_path(bazaar), _methods(supervisor, stop))
         server.start()
@@ -108,11 +136,14 @@ def _loop(supervisor: Supervisor, stop: threading.Event, log: Path) -> None:
 
 def _load(supervisor: Supervisor) -> bool:
     try:
-        return supervisor.load()
+        if not supervisor.load():
+            return False
     except StateError as error:
         # Half a file: what runs goes on, and the next `up` says anew what is wanted.
         _log(str(error))
         return False
+    supervisor.adopt()
+    return True
 
 
 def _resume(supervisor: Supervisor) -> None:
@@ -127,7 +158,7 @@ def _methods(supervisor: Supervisor, stop: threading.Event) -> dict[str, Any]:
     from bazaar.up import status
 
     def ping(parameters: dict[str, Any], emit: Emit) -> Any:
-        return {"pid": os.getpid(), "guardian": os.getppid(), "ready": supervisor.ready()}
+        return {"pid": os.getpid(), "guardian": os.getppid(), "ready": supervisor.state == "ready"}
 
     def apply(parameters: dict[str, Any], emit: Emit) -> Any:
         wanted = from_json(parameters["wanted"])

@@ -61,7 +61,7 @@ class Replica:
 class Condition:
     """What a replica is doing, for status and for those who wait."""
 
-    phase: str = "starting"  # starting | healthy | unhealthy | waiting | stopped
+    phase: str = "starting"  # starting | adopting | healthy | unhealthy | waiting | stopped
     pid: int = 0
     start_ms: float | None = None  # from the start to the first healthy answer
     restarts: int = 0
@@ -70,19 +70,30 @@ class Condition:
 
 
 class Keeper:
-    """The thread of one replica. ``on_change`` is called after every change of condition."""
+    """The thread of one replica. ``on_change`` is called after every change of condition.
 
-    def __init__(self, replica: Replica, on_change: Callable[[Keeper], None]) -> None:
+    ``found`` is its container where that runs already: it is adopted, never started anew.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        on_change: Callable[[Keeper], None],
+        found: ContainerState | None = None,
+    ) -> None:
         self.replica = replica
         self.condition = Condition()
+        if found is not None:
+            self.condition = Condition("adopting", found.pid, self._recall(found), adopted=True)
         self.draining = False
+        self._found = found
         self._on_change = on_change
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=replica.id, daemon=True)
 
     def start(self) -> None:
-        """Begin: adopt the container that runs already, or start one."""
+        """Begin: watch the container that was found, or start one."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -109,7 +120,7 @@ class Keeper:
     def _keep(self) -> None:
         first, longest = self.replica.first_pause, self.replica.longest_pause
         pause = first
-        adopted = self._adopt()
+        adopted = self._found
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
@@ -128,15 +139,6 @@ class Keeper:
                 return
             pause = min(pause * 2, longest)
             self._set(phase="starting", restarts=self.condition.restarts + 1)
-
-    def _adopt(self) -> ContainerState | None:
-        from bazaar.run import containers
-
-        with contextlib.suppress(BazaarError):
-            state = containers.state(self.replica.id)
-            if state is not None and state.status == "running":
-                return state
-        return None
 
     def _start(self) -> ContainerState:
         from bazaar.run import containers
@@ -160,7 +162,8 @@ class Keeper:
             self._ended()
             return
         try:
-            self._set(phase="starting", pid=state.pid, adopted=adopted, problem="")
+            phase = "adopting" if adopted else "starting"
+            self._set(phase=phase, pid=state.pid, adopted=adopted, problem="")
 
             def alive() -> bool:
                 return not self._stopping.is_set() and not select.select([ended], [], [], 0)[0]
@@ -196,7 +199,8 @@ class Keeper:
 
     def _remember(self, state: ContainerState, took: float) -> float:
         """Keep how long the start took, for a supervisor that finds the replica running."""
-        write_json(self._record(), {"started_at": state.started_at, "start_ms": took})
+        with contextlib.suppress(BazaarError):  # a full disk is no reason to start it again
+            write_json(self._record(), {"started_at": state.started_at, "start_ms": took})
         return took
 
     def _recall(self, state: ContainerState) -> float | None:

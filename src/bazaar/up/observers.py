@@ -40,20 +40,25 @@ class Observers:
         self.shield: ResolvedShield | None = None
         self.shield_problem = ""
         self._paused_until: float | None = None
+        self._changing = threading.Lock()
+        # Of what is looked at: never held while programs are compiled or loaded.
         self._lock = threading.RLock()
 
     def apply(self, wanted: ResolvedBazaar, emit: Emit) -> None:
         """Attach what is new, take away what is gone, leave what stays as it is."""
-        with self._lock:
+        with self._changing:
             probes = {probe.name: probe for probe in wanted.probes}
             for name, watch in list(self.watches.items()):
                 if probes.get(name) != watch.probe:
-                    self._remove(watch)
-                    del self.watches[name]
+                    with self._lock:
+                        del self.watches[name]
+                        self._remove(watch)
             for name, probe in probes.items():
                 watch = self.watches.get(name)
                 if watch is None or watch.problem:
-                    self.watches[name] = self._attach(probe, emit)
+                    watch = self._attach(probe, emit)
+                    with self._lock:
+                        self.watches[name] = watch
             self._apply_shield(wanted, emit)
 
     def _attach(self, probe: ResolvedProbe, emit: Emit) -> Watch:
@@ -93,9 +98,10 @@ class Observers:
 
     def _apply_shield(self, wanted: ResolvedBazaar, emit: Emit) -> None:
         if wanted.shield is None:
-            if self.guard is not None:
-                self.guard.detach()
-            self.guard, self.shield, self.shield_problem = None, None, ""
+            with self._lock:
+                if self.guard is not None:
+                    self.guard.detach()
+                self.guard, self.shield, self.shield_problem = None, None, ""
             return
         began = time.monotonic()
         try:
@@ -123,14 +129,17 @@ class Observers:
             ports=tuple(("tcp", port) for port in ports),
         )
         if self.guard is not None:
-            self.guard.configure(spec)
+            with self._lock:
+                self.guard.configure(spec)
             return
-        self.guard = guard.attach(
+        attached = guard.attach(
             self.bazaar,
             spec,
             (network.uplink(self.bazaar),),
             network.front_namespace(self.bazaar),
         )
+        with self._lock:
+            self.guard = attached
 
     def retry(self, wanted: ResolvedBazaar) -> None:
         """Try again what this machine forbade; it may have been mended since."""

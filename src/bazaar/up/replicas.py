@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bazaar.host import paths
@@ -14,6 +14,18 @@ from bazaar.model.container import ContainerSpec, ContainerState, Image, Mount
 from bazaar.model.site import Health
 from bazaar.spec.resolved import ResolvedService
 from bazaar.up.keeper import Replica
+
+# What a service has around its containers: a change of it restarts nothing.
+_AROUND = (
+    "sites",
+    "replicas",
+    "publish",
+    "certificate",
+    "certificate_digest",
+    "nearest",
+    "restart_first",
+    "restart_longest",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +77,15 @@ def leaving(bazaar: str, container: ContainerState) -> Replica:
 def fingerprint(service: ResolvedService, secrets: Mapping[str, str]) -> str:
     """Of all that, when it changes, needs new containers; secrets enter as their hash."""
     container = asdict(service)
-    for key in (
-        "sites",
-        "replicas",
-        "publish",
-        "certificate",
-        "certificate_digest",
-        "nearest",
-        "mode",
-        "health",
-    ):
-        del container[key]
-    for key in ("restart_first", "restart_longest"):
+    for key in (*_AROUND, "mode", "health"):
         del container[key]
     container["secrets"] = hashlib.sha256(json.dumps(sorted(secrets.items())).encode()).hexdigest()
     return hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def reverted(service: ResolvedService, before: ResolvedService) -> ResolvedService:
+    """``service`` as it was ``before``, in the places and behind the addresses it has now."""
+    return replace(before, **{name: getattr(service, name) for name in _AROUND})
 
 
 def build(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from bazaar.errors import NetworkError
-from bazaar.model.container import ContainerState, Image
-from bazaar.spec.resolved import ResolvedService
+from bazaar.errors import BazaarError, NetworkError
+from bazaar.model.container import ContainerState
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
 from bazaar.up import layout as layouts
 from bazaar.up import replicas
 from bazaar.up.keeper import Keeper, Replica, remove
@@ -20,44 +20,72 @@ DRAIN = 10.0  # seconds a leaving replica gets to finish its requests
 PATIENCE = 5.0  # seconds the balance gets to see what a health check saw
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A service with the values of its secrets: what its containers are made of."""
+
+    service: ResolvedService
+    secrets: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """By which its containers are known."""
+        return replicas.fingerprint(self.service, self.secrets)
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether two replicas in one place would write to the same data."""
+        service = self.service
+        return service.stateful or any(not volume.read_only for volume in service.volumes)
+
+
 class Rollout:
     """One change of a bazaar, from what runs to ``supervisor.wanted``."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        self.wanted = supervisor.wanted
+
+    @property
+    def wanted(self) -> ResolvedBazaar:
+        """What is wanted."""
+        return self.supervisor.wanted
 
     def run(self) -> list[str]:
         """Do it; returns what did not become healthy, in sentences."""
         self._lay_out()
-        images = self._images()
-        self._adopt_running(images)
+        ended = self.adopt()
         self._ensure_network()
-        self.supervisor.observers.apply(self.wanted, self.supervisor.emit)
+        adopting = self.supervisor.adopting
+        if not adopting:  # probes are to see services from their start on
+            self._observe()
         with ThreadPoolExecutor(max_workers=max(4, len(self.wanted.services) + 1)) as pool:
+            for removal in [pool.submit(remove, container, grace=0) for container in ended]:
+                removal.result()
             leaving = pool.submit(self._remove_unwanted)
-            rollouts = [
-                pool.submit(self._roll_out, service, images[service.image])
-                for service in self.wanted.services
-            ]
+            rollouts = [pool.submit(self._roll_out, service) for service in self.wanted.services]
+            if adopting:  # they see all the while; what died is not to wait for it
+                self._observe()
             problems = [problem for rollout in rollouts for problem in rollout.result()]
             leaving.result()
-        self._remove_sites()
+        self._tidy()
         self._await_balance()
         return problems
 
-    def _images(self) -> dict[str, Image]:
-        from bazaar.run import images
-
-        references = dict.fromkeys(service.image for service in self.wanted.services)
-        return {reference: images.ensure(reference, lambda text: None) for reference in references}
+    def _observe(self) -> None:
+        self.supervisor.observers.apply(self.wanted, self.supervisor.emit)
 
     # The network
 
     def _lay_out(self) -> None:
         from bazaar.site import network
 
-        fronts = [service.name for service in self.wanted.services if service.port is not None]
+        # Also of those that lose their port: that may have to be taken back.
+        fronts = [
+            service.name
+            for service in self.wanted.services
+            if service.port is not None
+            or ((before := self._before(service)) and before.service.port is not None)
+        ]
         known = self.supervisor.numbers
         if known is None or (self.wanted.subnet and self.wanted.subnet != known.subnet):
             known = layouts.Layout(self._take_subnet())
@@ -99,126 +127,168 @@ class Rollout:
             list(pool.map(ensure, [site.name for site in self.wanted.sites]))
         names.apply(name, {service: layout.front(service) for service in layout.fronts})
 
-    def _remove_sites(self) -> None:
-        from bazaar.site import network
+    def _tidy(self) -> None:
+        """Take away what was needed while the change went on: sites, addresses, servers."""
+        from bazaar.site import names, network
 
         layout = self.supervisor.layout
         staying = {site.name: site.subnet for site in self.wanted.sites}
         for site in [site for site in layout.sites if site not in staying]:
             network.remove_site(self.wanted.name, site)
-        self.supervisor.store_layout(layouts.extend(layout, staying, layout.fronts))
+        fronts = [service.name for service in self.wanted.services if service.port is not None]
+        left = layouts.extend(layout, staying, fronts)
+        self.supervisor.store_layout(left)
+        if len(fronts) < len(layout.fronts):
+            names.apply(self.wanted.name, {service: left.front(service) for service in fronts})
         self.supervisor.balance()
 
-    # The replicas
+    # What runs already
 
-    def _adopt_running(self, images: Mapping[str, Image]) -> None:
-        """Keepers for the containers that run already, whoever started them."""
+    def adopt(self) -> list[str]:
+        """Keepers for the containers that run already, whoever started them.
+
+        Nothing but reading: it takes as long on a busy machine. Returns the ids of containers
+        that ended.
+        """
         from bazaar.run import containers
 
+        ended: list[str] = []
         for state in containers.listing():
             if dict(state.labels).get("bazaar") != self.wanted.name:
                 continue
             if state.id in self.supervisor.keepers:
                 continue
             if state.status == "running":
-                self.supervisor.keep(self._adopted(state, images))
+                self.supervisor.keep(self._adopted(state), state)
             else:
-                remove(state.id, grace=0)
+                ended.append(state.id)
+        return ended
 
-    def _adopted(self, state: ContainerState, images: Mapping[str, Image]) -> Replica:
+    def _adopted(self, state: ContainerState) -> Replica:
         """A running container as the replica it is, or as one that is to leave."""
         replica = replicas.leaving(self.wanted.name, state)
         service = self.wanted.service(replica.service)
         slot = Slot(*replica.slot)
         if service is None or slot not in replicas.slots(service):
             return replica
-        if replica.fingerprint != self._fingerprint(service):
-            return replace(replica, port=service.port, health=service.health)
-        image = images[service.image]
-        return self._make(service, slot, image, replica.generation, replica.address)
+        for version in filter(None, (self._version(service), self._before(service))):
+            if replica.fingerprint == version.fingerprint:
+                try:
+                    return self._make(
+                        version, slot, replica.generation, replica.address, pull="never"
+                    )
+                except (BazaarError, OSError):
+                    # Without its image or files it could not be started again: replaced later.
+                    replica = replace(replica, fingerprint="")
+        return replace(replica, port=service.port, health=service.health)
 
-    def _roll_out(self, service: ResolvedService, image: Image) -> list[str]:
-        """Bring one service to what is wanted: new slots at once, changed ones one by one."""
-        fingerprint = self._fingerprint(service)
+    # From one version of a service to another
+
+    def _version(self, service: ResolvedService) -> Version:
+        return Version(service, self.supervisor.secrets.get(service.name, {}))
+
+    def _before(self, service: ResolvedService) -> Version | None:
+        """What ran before a change of the container; None where there is no such change."""
+        applied = self.supervisor.applied
+        before = applied.service(service.name) if applied else None
+        if before is None:
+            return None
+        secrets = self.supervisor.applied_secrets.get(service.name, {})
+        version = Version(replicas.reverted(service, before), secrets)
+        return None if version.fingerprint == self._version(service).fingerprint else version
+
+    def _roll_out(self, service: ResolvedService) -> list[str]:
+        """Bring one service to what is wanted."""
+        return self._bring(self._version(service))
+
+    def _bring(self, version: Version) -> list[str]:
+        """Bring a service to a version: new slots at once, changed ones one by one.
+
+        The first that fails ends it: a bad change must not take all of them.
+        """
         new: list[Keeper] = []
-        changed: list[tuple[Slot, Keeper]] = []
-        for slot in replicas.slots(service):
-            keeper = self.supervisor.in_slot(slot)
-            if keeper is None:
-                new.append(self._begin(service, slot, image, 1))
-            elif keeper.replica.fingerprint != fingerprint:
-                changed.append((slot, keeper))
+        changed: list[tuple[Slot, list[Keeper]]] = []
+        for slot in replicas.slots(version.service):
+            there = [keeper for keeper in self.supervisor.in_slot(slot) if not keeper.draining]
+            old = [one for one in there if one.replica.fingerprint != version.fingerprint]
+            if old:
+                changed.append((slot, old))
+            elif not there:
+                new.append(self._begin(version, slot))
         self.supervisor.balance()
-        problems = self._await(new, service)
+        problems = self._await(new, version)
         for slot, old in changed:
-            problems += self._replace(service, slot, old, image)
             if problems:
-                break  # A bad change must not take all of them: the rest go on as they are.
+                break
+            problems = self._replace(version, slot, old)
         return problems
 
-    def _replace(
-        self, service: ResolvedService, slot: Slot, old: Keeper, image: Image
-    ) -> list[str]:
+    def _replace(self, version: Version, slot: Slot, old: list[Keeper]) -> list[str]:
         """The new one first, then the old one leaves; where they share data, the reverse."""
-        generation = old.replica.generation + 1
-        if service.stateful or any(not volume.read_only for volume in service.volumes):
+        if version.shares_data:
             self._leave(old)
-            keeper = self._begin(service, slot, image, generation)
+            keeper = self._begin(version, slot)
             self.supervisor.balance()
-            return self._await([keeper], service)
-        keeper = self._begin(service, slot, image, generation)
-        problems = self._await([keeper], service)
+            return self._await([keeper], version)
+        # An interrupted change may have begun it.
+        begun = [one for one in self.supervisor.in_slot(slot) if one not in old]
+        keeper = next((one for one in begun if not one.draining), None)
+        keeper = keeper or self._begin(version, slot)
+        problems = self._await([keeper], version)
         if problems:
             self.supervisor.forget(keeper)
             keeper.stop(grace=0)
-            return [f"{problem}; the old replica goes on" for problem in problems]
+            return problems
         self.supervisor.balance()
         self._await_backend(keeper.replica)
         self._leave(old)
         return []
 
-    def _begin(self, service: ResolvedService, slot: Slot, image: Image, generation: int) -> Keeper:
+    def _begin(self, version: Version, slot: Slot) -> Keeper:
+        before = [keeper.replica.generation for keeper in self.supervisor.in_slot(slot)]
+        generation = max(before, default=0) + 1
         address = self.supervisor.promise_address(slot.site)
-        return self.supervisor.keep(self._make(service, slot, image, generation, address))
+        return self.supervisor.keep(self._make(version, slot, generation, address))
 
     def _make(
-        self, service: ResolvedService, slot: Slot, image: Image, generation: int, address: str
+        self, version: Version, slot: Slot, generation: int, address: str, pull: str = "missing"
     ) -> Replica:
+        from bazaar.run import images
         from bazaar.site import names
 
         return replicas.build(
             self.wanted.name,
-            service,
+            version.service,
             slot,
             generation=generation,
             address=address,
-            image=image,
-            secrets=self.supervisor.secrets.get(service.name, {}),
+            image=images.ensure(version.service.image, lambda text: None, pull=pull),
+            secrets=version.secrets,
             resolver=names.resolv_conf(self.wanted.name, self.supervisor.layout.subnet),
         )
 
-    def _fingerprint(self, service: ResolvedService) -> str:
-        return replicas.fingerprint(service, self.supervisor.secrets.get(service.name, {}))
-
-    def _leave(self, keeper: Keeper) -> None:
-        """Drain a replica, end it, and take it out of the balance."""
-        replica = keeper.replica
-        keeper.draining = True
+    def _leave(self, leaving: list[Keeper]) -> None:
+        """Drain replicas of one slot, take them out of the balance, and end them."""
+        ids = {keeper.replica.id for keeper in leaving}
+        for keeper in leaving:
+            keeper.draining = True
         self.supervisor.balance()
 
         def busy() -> bool:
-            backends = self.supervisor.backends().get(replica.service, [])
-            return any(backend.id == replica.id and backend.current for backend in backends)
+            backends = (one for group in self.supervisor.backends().values() for one in group)
+            return any(backend.id in ids and backend.current for backend in backends)
 
         _poll(lambda: not busy(), DRAIN)
-        self.supervisor.forget(keeper)
+        for keeper in leaving:
+            self.supervisor.forget(keeper)
         self.supervisor.balance()
-        keeper.stop()
+        for keeper in leaving:
+            keeper.stop()
 
     def _remove_unwanted(self) -> None:
         slots = {slot for service in self.wanted.services for slot in replicas.slots(service)}
         leaving = [
-            keeper
+            [keeper]
             for keeper in self.supervisor.all_keepers()
             if Slot(*keeper.replica.slot) not in slots
         ]
@@ -227,17 +297,16 @@ class Rollout:
 
     # Waiting
 
-    def _await(self, keepers: Iterable[Keeper], service: ResolvedService) -> list[str]:
+    def _await(self, keepers: list[Keeper], version: Version) -> list[str]:
         """Until each is healthy or has failed for good; the failures, in sentences."""
-        problems: list[str] = []
+        limit = version.service.health.start_period + 5
         for keeper in keepers:
-            limit = service.health.start_period + 5
             self.supervisor.wait_for(lambda k=keeper: _settled(k), limit)
-            condition = keeper.condition
-            if condition.phase != "healthy":
-                why = condition.problem or "not healthy in time"
-                problems.append(f"{keeper.replica.name}: {why}")
-        return problems
+        return [
+            f"{keeper.replica.name}: {keeper.condition.problem or 'not healthy in time'}"
+            for keeper in keepers
+            if keeper.condition.phase != "healthy"
+        ]
 
     def _await_backend(self, replica: Replica) -> None:
         """Until the balance too sees a replica as healthy, within reason."""

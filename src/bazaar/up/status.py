@@ -28,7 +28,11 @@ def build(supervisor: Supervisor) -> dict[str, Any]:
     services = [_service(supervisor, s, keepers, backends.get(s.name, [])) for s in wanted.services]
     return {
         "bazaar": supervisor.name,
-        "supervisor": {"pid": os.getpid(), "started": supervisor.started},
+        "supervisor": {
+            "pid": os.getpid(),
+            "started": supervisor.started,
+            "state": supervisor.state,
+        },
         "seconds": round(time.time() - supervisor.since, 3),
         "sites": [
             {
@@ -79,7 +83,8 @@ def _service(
 
 def _replica(keeper: Keeper, backend: BackendStatus | None) -> dict[str, Any]:
     replica, condition = keeper.replica, keeper.condition
-    healthy = condition.phase == "healthy" and (backend is None or backend.healthy)
+    # Of a replica that is being adopted the balance has known all the while how it is.
+    healthy = condition.phase in ("healthy", "adopting") and (backend is None or backend.healthy)
     return {
         "id": replica.name,
         "container": replica.id,

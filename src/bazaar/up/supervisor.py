@@ -1,8 +1,9 @@
 """One supervisor for each bazaar: the only one who changes what runs.
 
 It holds nothing that cannot be read back. What is wanted lies in ``wanted.json``, its secrets
-in ``secrets.json`` (readable by the owner alone), the numbers in ``layout.json``; what runs is
-found by the containers' labels. Killed and started again it adopts all that runs.
+in ``secrets.json`` (readable by the owner alone), the numbers in ``layout.json``; what was
+brought about before, to go back to, in ``applied.json`` and ``applied-secrets.json``. What runs
+is found by the containers' labels. Killed and started again it adopts all that runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from bazaar.errors import BazaarError, LockedError, StateError
 from bazaar.host import paths
 from bazaar.host.files import read_json, write_json
+from bazaar.model.container import ContainerState
 from bazaar.model.site import Backend, BackendStatus, Front
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService, from_json, to_json
 from bazaar.up import layout as layouts
@@ -41,6 +43,9 @@ class Supervisor:
         self.known: ResolvedBazaar | None = None
         self.numbers: layouts.Layout | None = None
         self.secrets: Secrets = {}
+        self.applied: ResolvedBazaar | None = None  # what was brought about the last time
+        self.applied_secrets: Secrets = {}
+        self.adopting = False  # what runs is being taken over from an earlier supervisor
         self.keepers: dict[str, Keeper] = {}  # by container id
         self.observers = Observers(name)
         self.emit: Emit = lambda event: None
@@ -50,7 +55,6 @@ class Supervisor:
         self._balancing = threading.Lock()
         self._changed = threading.Condition()
         self._retried = time.monotonic()
-        self._resuming = False
 
     # What is stored
 
@@ -70,6 +74,10 @@ class Supervisor:
                 f"{self.folder}: the stored state is of no known form: {error!r}",
                 hint=f"`bazaar up FILE` writes it anew; `bazaar down {self.name}` clears it away",
             ) from error
+        with contextlib.suppress(StateError):  # cut short: there is nothing to go back to
+            applied = read_json(self.folder / "applied.json")
+            self.applied = from_json(applied) if applied else None
+            self.applied_secrets = read_json(self.folder / "applied-secrets.json") or {}
         return True
 
     def store(self, wanted: ResolvedBazaar, secrets: Secrets) -> None:
@@ -102,31 +110,44 @@ class Supervisor:
 
     def apply(self, wanted: ResolvedBazaar, secrets: Secrets, emit: Emit) -> list[str]:
         """Make ``wanted`` real; returns what did not become healthy, in sentences."""
-        from bazaar.up.rollout import Rollout
-
         with self._change():
             self.emit = emit
             try:
                 self.store(wanted, secrets)
-                problems = Rollout(self).run()
-                # A plan compares with this: what was begun but not finished is still to do.
-                write_json(self.folder / "applied.json", to_json(wanted))
-                return problems
+                return self._bring_about()
             finally:
                 self.emit = lambda event: None
 
+    def adopt(self) -> None:
+        """After a start: keep the replicas that run, before anything else is done."""
+        from bazaar.up.rollout import Rollout
+
+        self.adopting = True
+        if self.numbers is not None:
+            Rollout(self).adopt()
+
     def resume(self) -> list[str]:
-        """After a start: make what was wanted real again, adopting what runs."""
-        self._resuming = True
+        """After `adopt`: take over the rest, and bring about what was wanted and is not there."""
         try:
-            return self.apply(self.wanted, self.secrets, lambda event: None)
+            with self._change():
+                return self._bring_about()
         finally:
-            self._resuming = False
+            self.adopting = False
+
+    def _bring_about(self) -> list[str]:
+        from bazaar.up.rollout import Rollout
+
+        problems = Rollout(self).run()
+        # A plan compares with this: what was begun but not finished is still to do.
+        write_json(self.folder / "applied-secrets.json", self.secrets)
+        write_json(self.folder / "applied.json", to_json(self.wanted))
+        self.applied, self.applied_secrets = self.wanted, self.secrets
+        return problems
 
     @contextlib.contextmanager
     def _change(self) -> Generator[None]:
         # Another user's change is refused at once; the supervisor's own is waited for.
-        patience = RESUME if self._resuming else 0
+        patience = RESUME if self.adopting else 0
         if not self._changing.acquire(timeout=patience):
             raise LockedError(
                 f"bazaar {self.name} is being changed already",
@@ -137,15 +158,18 @@ class Supervisor:
         finally:
             self._changing.release()
 
-    def ready(self) -> bool:
-        """No change is under way."""
-        return not self._changing.locked()
+    @property
+    def state(self) -> str:
+        """What it is about: adopting, changing or ready."""
+        if self.adopting:
+            return "adopting"
+        return "changing" if self._changing.locked() else "ready"
 
     # The replicas
 
-    def keep(self, replica: Replica) -> Keeper:
-        """Begin to keep a replica running."""
-        keeper = Keeper(replica, self._replica_changed)
+    def keep(self, replica: Replica, found: ContainerState | None = None) -> Keeper:
+        """Begin to keep a replica running; ``found`` is its container where it runs already."""
+        keeper = Keeper(replica, self._replica_changed, found)
         with self._guard:
             self.keepers[replica.id] = keeper
             self._promised.discard(replica.address)
@@ -162,12 +186,9 @@ class Supervisor:
         with self._guard:
             return sorted(self.keepers.values(), key=lambda keeper: keeper.replica.id)
 
-    def in_slot(self, slot: Slot) -> Keeper | None:
-        """Who fills a slot and is not on its way out."""
-        for keeper in self.all_keepers():
-            if Slot(*keeper.replica.slot) == slot and not keeper.draining:
-                return keeper
-        return None
+    def in_slot(self, slot: Slot) -> list[Keeper]:
+        """Who fills a slot; two, while one takes the other's place."""
+        return [one for one in self.all_keepers() if Slot(*one.replica.slot) == slot]
 
     def promise_address(self, site: str) -> str:
         """A free address of a site, for a replica about to be kept."""
@@ -184,7 +205,7 @@ class Supervisor:
 
     def _replica_changed(self, keeper: Keeper) -> None:
         condition, replica = keeper.condition, keeper.replica
-        if condition.phase != "starting":
+        if condition.phase not in ("starting", "adopting"):
             self.emit(
                 {
                     "kind": "replica",
@@ -273,7 +294,7 @@ class Supervisor:
         """Every second: start the balance and the names again, should they have died."""
         from bazaar.site import balance, names
 
-        if self.known is None or self.numbers is None or not self.ready():
+        if self.known is None or self.numbers is None or self.state != "ready":
             return
         balance.keep(self.name)
         names.keep(self.name)
