@@ -146,11 +146,13 @@ def _report(
         print(status_command.services_table(status))
         for line in missing:
             print(f"missing  {line}", file=sys.stderr)
-    for problem in problems or _unhealthy(status):
+    unhealthy = _unhealthy(status)
+    problems = problems or unhealthy
+    for problem in problems:
         print(f"bazaar: {problem}", file=sys.stderr)
-        problems = problems or [problem]
-    if problems:
+    if unhealthy:
         print("        `bazaar logs` says more; it is tried again and again", file=sys.stderr)
+    if problems:
         return 1
     if changed and not as_json:
         print(f"Up in {took:.1f} s.  bazaar status, bazaar drill all, bazaar down", file=sys.stderr)

@@ -18,6 +18,7 @@ from bazaar.up.supervisor import Supervisor
 
 DRAIN = 10.0  # seconds a leaving replica gets to finish its requests
 PATIENCE = 5.0  # seconds the balance gets to see what a health check saw
+SETTLE = 1.0  # seconds a changed replica that has no health check must run
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Version:
         service = self.service
         return service.stateful or any(not volume.read_only for volume in service.volumes)
 
+    @property
+    def checked(self) -> bool:
+        """Whether a replica can be asked for its health."""
+        return self.service.port is not None and self.service.health.kind != "none"
+
 
 class Rollout:
     """One change of a bazaar, from what runs to ``supervisor.wanted``."""
@@ -47,7 +53,7 @@ class Rollout:
 
     @property
     def wanted(self) -> ResolvedBazaar:
-        """What is wanted."""
+        """What is wanted; a change that failed is taken out of it."""
         return self.supervisor.wanted
 
     def run(self) -> list[str]:
@@ -198,13 +204,45 @@ class Rollout:
         return None if version.fingerprint == self._version(service).fingerprint else version
 
     def _roll_out(self, service: ResolvedService) -> list[str]:
-        """Bring one service to what is wanted."""
-        return self._bring(self._version(service))
+        """Bring one service to what is wanted, or back to what it was when that fails."""
+        before = self._before(service)
+        if before is not None and self._is_broken(before):
+            before = None
+        problems = self._bring(self._version(service), changing=before is not None)
+        if problems and before is not None:
+            problems.append(self._take_back(before))
+        return problems
 
-    def _bring(self, version: Version) -> list[str]:
+    def _is_broken(self, version: Version) -> bool:
+        """Whether all there is of a version fails, so that there is nothing to go back to."""
+        phases = {
+            keeper.condition.phase
+            for keeper in self.supervisor.all_keepers()
+            if keeper.replica.service == version.service.name
+            and keeper.replica.fingerprint == version.fingerprint
+        }
+        return bool(phases) and phases <= {"unhealthy", "waiting"}
+
+    def _take_back(self, before: Version) -> str:
+        """Run what ran before a change that failed; what became of it, in a sentence."""
+        service = before.service
+        self.supervisor.put_back(service)
+        try:
+            failed = self._bring(before)
+        except BazaarError as error:
+            failed = [str(error)]
+        self._observe()  # the shield knows the ports that are served
+        outcome = f"does not run again yet: {failed[0]}" if failed else "runs again"
+        return (
+            f"{service.name}: the change is taken back, and what ran before {outcome}\n"
+            "        mend the description, and run `bazaar up` with it again"
+        )
+
+    def _bring(self, version: Version, *, changing: bool = False) -> list[str]:
         """Bring a service to a version: new slots at once, changed ones one by one.
 
-        The first that fails ends it: a bad change must not take all of them.
+        The first that fails ends it: a bad change must not take all of them. With ``changing``
+        those without a health check are watched for a moment.
         """
         new: list[Keeper] = []
         changed: list[tuple[Slot, list[Keeper]]] = []
@@ -215,26 +253,30 @@ class Rollout:
                 changed.append((slot, old))
             elif not there:
                 new.append(self._begin(version, slot))
+            elif changing:  # begun by an interrupted change, which may fail yet
+                new += there
         self.supervisor.balance()
-        problems = self._await(new, version)
+        problems = self._await(new, version, settle=changing)
         for slot, old in changed:
             if problems:
                 break
-            problems = self._replace(version, slot, old)
+            problems = self._replace(version, slot, old, changing=changing)
         return problems
 
-    def _replace(self, version: Version, slot: Slot, old: list[Keeper]) -> list[str]:
+    def _replace(
+        self, version: Version, slot: Slot, old: list[Keeper], *, changing: bool
+    ) -> list[str]:
         """The new one first, then the old one leaves; where they share data, the reverse."""
         if version.shares_data:
             self._leave(old)
             keeper = self._begin(version, slot)
             self.supervisor.balance()
-            return self._await([keeper], version)
+            return self._await([keeper], version, settle=changing)
         # An interrupted change may have begun it.
         begun = [one for one in self.supervisor.in_slot(slot) if one not in old]
         keeper = next((one for one in begun if not one.draining), None)
         keeper = keeper or self._begin(version, slot)
-        problems = self._await([keeper], version)
+        problems = self._await([keeper], version, settle=changing)
         if problems:
             self.supervisor.forget(keeper)
             keeper.stop(grace=0)
@@ -297,15 +339,18 @@ class Rollout:
 
     # Waiting
 
-    def _await(self, keepers: list[Keeper], version: Version) -> list[str]:
+    def _await(self, keepers: list[Keeper], version: Version, *, settle: bool = False) -> list[str]:
         """Until each is healthy or has failed for good; the failures, in sentences."""
         limit = version.service.health.start_period + 5
         for keeper in keepers:
             self.supervisor.wait_for(lambda k=keeper: _settled(k), limit)
+        settle = settle and not version.checked
+        if settle:
+            self.supervisor.wait_for(lambda: any(map(_ended, keepers)), SETTLE)
         return [
             f"{keeper.replica.name}: {keeper.condition.problem or 'not healthy in time'}"
             for keeper in keepers
-            if keeper.condition.phase != "healthy"
+            if keeper.condition.phase != "healthy" or (settle and _ended(keeper))
         ]
 
     def _await_backend(self, replica: Replica) -> None:
@@ -342,3 +387,8 @@ def _settled(keeper: Keeper) -> bool:
     return condition.phase in ("healthy", "unhealthy") or (
         condition.phase == "waiting" and condition.restarts >= 3
     )
+
+
+def _ended(keeper: Keeper) -> bool:
+    """It ended once at least since it was begun."""
+    return keeper.condition.phase == "waiting" or keeper.condition.restarts > 0

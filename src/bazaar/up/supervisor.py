@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Supervisor:
         self._balancing = threading.Lock()
         self._changed = threading.Condition()
         self._retried = time.monotonic()
+        self._storing = threading.Lock()
 
     # What is stored
 
@@ -86,6 +88,16 @@ class Supervisor:
         write_json(self.folder / "since.json", self.since)
         write_json(self.folder / "wanted.json", to_json(wanted))
         self.known, self.secrets = wanted, secrets
+
+    def put_back(self, service: ResolvedService) -> None:
+        """Want a service again as it was before a change that failed.
+
+        Stored at once, so that no later supervisor tries that change again by itself.
+        """
+        with self._storing:
+            services = (service if s.name == service.name else s for s in self.wanted.services)
+            secrets = {**self.secrets, service.name: self.applied_secrets.get(service.name, {})}
+            self.store(replace(self.wanted, services=tuple(services)), secrets)
 
     def store_layout(self, layout: layouts.Layout) -> None:
         """Remember the addresses."""
@@ -138,7 +150,7 @@ class Supervisor:
         from bazaar.up.rollout import Rollout
 
         problems = Rollout(self).run()
-        # A plan compares with this: what was begun but not finished is still to do.
+        # A plan compares with this: what was begun but not finished, or put back, is still to do.
         write_json(self.folder / "applied-secrets.json", self.secrets)
         write_json(self.folder / "applied.json", to_json(self.wanted))
         self.applied, self.applied_secrets = self.wanted, self.secrets
