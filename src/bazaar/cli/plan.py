@@ -41,7 +41,7 @@ def read(file: str | None) -> ResolvedBazaar:
     from bazaar.up import client
 
     if file is not None:
-        return spec.resolve(spec.load(file))
+        return spec.resolve(spec.load(file, secrets=True))
     wanted = client.last_wanted(client.the_one(None, "its file: `bazaar plan FILE`"))
     if wanted is None:
         raise click.UsageError("the bazaar's description is unreadable; name its file")

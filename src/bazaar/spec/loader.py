@@ -14,10 +14,11 @@ from bazaar.spec.text import MOST_BYTES, parse
 from bazaar.spec.validate import Findings, build, check
 
 
-def load(path: str | os.PathLike[str], *, probes: bool = True) -> Bazaar:
+def load(path: str | os.PathLike[str], *, probes: bool = True, secrets: bool = False) -> Bazaar:
     """The bazaar that a ``.py`` or YAML file describes, checked and in its normal form.
 
-    With ``probes`` the probes' programs are compiled too. Raises SpecError with every mistake.
+    With ``probes`` the probes' programs are compiled too, with ``secrets`` those that are
+    absent here are mistakes. Raises SpecError with every mistake.
     """
     file = str(path)
     try:
@@ -25,17 +26,24 @@ def load(path: str | os.PathLike[str], *, probes: bool = True) -> Bazaar:
     except ValueError as error:
         raise SpecError([Problem(str(error))]) from None
     if file.endswith(".py"):
-        return _from_python(content, Path(file), probes=probes)
-    return loads(content, file, folder=Path(file).absolute().parent, probes=probes)
+        return _from_python(content, Path(file), probes=probes, secrets=secrets)
+    folder = Path(file).absolute().parent
+    return loads(content, file, folder=folder, probes=probes, secrets=secrets)
 
 
 def loads(
-    content: str, file: str = "", *, folder: Path | None = None, probes: bool = True
+    content: str,
+    file: str = "",
+    *,
+    folder: Path | None = None,
+    probes: bool = True,
+    secrets: bool = False,
 ) -> Bazaar:
     """The bazaar that a YAML text describes; ``file`` is what messages call the text."""
     document = parse(content, file)
     findings = Findings(file, document.places, list(document.problems))
-    return build(document.value, findings, (folder or Path()).absolute(), probes=probes)
+    folder = (folder or Path()).absolute()
+    return build(document.value, findings, folder, probes=probes, secrets=secrets)
 
 
 def read_text(file: str) -> str:
@@ -58,7 +66,7 @@ def read_text(file: str) -> str:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from None
 
 
-def _from_python(content: str, path: Path, *, probes: bool) -> Bazaar:
+def _from_python(content: str, path: Path, *, probes: bool, secrets: bool) -> Bazaar:
     """Run a Python file by itself and take the one Bazaar it defines."""
     file = str(path)
     space: dict[str, Any] = {"__name__": "__bazaar__", "__file__": str(path.absolute())}
@@ -88,7 +96,8 @@ def _from_python(content: str, path: Path, *, probes: bool) -> Bazaar:
             [Problem(f"a file holds exactly one Bazaar at its top level, and {said}", file)],
             hint='from bazaar import Bazaar, Service; mine = Bazaar("mine", services=[…])',
         )
-    return check(next(iter(found.values())), folder=folder, file=file, probes=probes)
+    bazaar = next(iter(found.values()))
+    return check(bazaar, folder=folder, file=file, probes=probes, secrets=secrets)
 
 
 def _line_in(file: str, error: BaseException) -> int:

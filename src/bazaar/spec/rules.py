@@ -9,7 +9,7 @@ from typing import Any
 
 from bazaar.errors import BazaarError, TraceError
 from bazaar.spec import stands, values
-from bazaar.spec.model import Bazaar, Probe, Service, Volume
+from bazaar.spec.model import Bazaar, Probe, Secret, Service, Volume
 from bazaar.spec.text import Path
 
 MOST_PER_SITE = 200  # replicas in a /24, with room for those that replace them
@@ -201,6 +201,20 @@ def _crowding(bazaar: Bazaar, sites: frozenset[str], report: Report) -> None:
             report(
                 ("sites", name), f"{count} replicas; a site holds up to {MOST_PER_SITE}", key=True
             )
+
+
+def check_secrets(bazaar: Bazaar, report: Report) -> None:
+    """Look for each secret, without keeping it."""
+    from bazaar.spec import secrets
+
+    for service in bazaar.services:
+        for variable, value in service.environment.items():
+            if isinstance(value, Secret):
+                kind = "file" if value.file else "env"
+                try:
+                    secrets.read(kind, value.file or value.env or "")
+                except ValueError as error:
+                    report(("services", service.name, "environment", variable, kind), str(error))
 
 
 def check_programs(bazaar: Bazaar, report: Report) -> None:

@@ -60,10 +60,18 @@ class Findings:
             raise SpecError(ordered, hint=HINT)
 
 
-def build(raw: Any, findings: Findings, folder: FilePath, *, probes: bool = True) -> Bazaar:
+def build(
+    raw: Any,
+    findings: Findings,
+    folder: FilePath,
+    *,
+    probes: bool = True,
+    secrets: bool = False,
+) -> Bazaar:
     """The Bazaar that plain values describe; relative paths are below ``folder``.
 
-    With ``probes`` each probe's program is compiled too. Raises SpecError with all mistakes.
+    With ``probes`` each probe's program is compiled too, with ``secrets`` each secret must be
+    there. Raises SpecError with all mistakes.
     """
     if not isinstance(raw, Mapping):
         findings.add((), f"{values.show(raw)} is not a bazaar: begin with 'bazaar: NAME'")
@@ -96,21 +104,30 @@ def build(raw: Any, findings: Findings, folder: FilePath, *, probes: bool = True
     rules.check(bazaar, frozenset(sites), frozenset(findings.partial), findings.add)
     if probes:
         rules.check_programs(bazaar, findings.add)
+    if secrets:
+        rules.check_secrets(bazaar, findings.add)
     findings.finish()
     return bazaar
 
 
 def check(
-    bazaar: Bazaar, *, folder: FilePath | None = None, file: str = "", probes: bool = True
+    bazaar: Bazaar,
+    *,
+    folder: FilePath | None = None,
+    file: str = "",
+    probes: bool = True,
+    secrets: bool = False,
 ) -> Bazaar:
     """The normal form of a Bazaar made in Python.
 
     Relative paths are below ``folder``, by default the working directory. With ``probes``
-    each probe's program is compiled too. Raises SpecError with all mistakes.
+    each probe's program is compiled too, with ``secrets`` each secret must be there. Raises
+    SpecError with all mistakes.
     """
     findings = Findings(file)
     raw = _plain(bazaar, findings)
-    return build(raw, findings, (folder or FilePath()).absolute(), probes=probes)
+    folder = (folder or FilePath()).absolute()
+    return build(raw, findings, folder, probes=probes, secrets=secrets)
 
 
 def _value(read: Any, key: str, given: Mapping[str, Any], findings: Findings) -> str | None:

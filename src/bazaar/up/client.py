@@ -158,27 +158,15 @@ def last_wanted(bazaar: str, file: str = "wanted.json") -> ResolvedBazaar | None
 
 def read_secrets(wanted: ResolvedBazaar) -> dict[str, dict[str, str]]:
     """The values of all secrets, by service and variable. Raises MissingError for absent ones."""
+    from bazaar.spec import secrets
+
     values: dict[str, dict[str, str]] = {}
     for service in wanted.services:
         for secret in service.secrets:
-            values.setdefault(service.name, {})[secret.variable] = _secret(
-                service.name, secret.variable, secret.kind, secret.source
-            )
+            try:
+                value = secrets.read(secret.kind, secret.source)
+            except ValueError as error:
+                where = f"services.{service.name}.environment.{secret.variable}"
+                raise MissingError(f"{where}: {error}") from None
+            values.setdefault(service.name, {})[secret.variable] = value
     return values
-
-
-def _secret(service: str, variable: str, kind: str, source: str) -> str:
-    where = f"services.{service}.environment.{variable}"
-    if kind == "env":
-        if source not in os.environ:
-            raise MissingError(
-                f"{where}: the environment has no variable {source}",
-                hint=f"export {source}, and run the same again",
-            )
-        return os.environ[source]
-    try:
-        return Path(source).read_text().rstrip("\n")
-    except OSError as error:
-        raise MissingError(
-            f"{where}: cannot read {source}: {error.strerror}", hint="put the secret there"
-        ) from None
