@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bazaar.errors import KernelError
-from bazaar.host import mounts
+from bazaar.host import mounts, namespaces
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 
@@ -127,3 +129,39 @@ def test_what_is_refused_says_what_and_why(tmp_path):
     assert caught.value.errno == errno.ENODEV
     assert not mounts.unmount(tmp_path)
     assert not mounts.unmount(tmp_path / "none")
+
+
+@root
+def test_separate_mounts_are_the_threads_own(tmp_path: Path):
+    (tmp_path / "seen").write_text("yes")
+    said: list[str] = []
+
+    def work() -> None:
+        mounts.separate(tmp_path, "/mnt")
+        command = ["cat", "/mnt/seen"]
+        said.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+
+    namespaces.aside(work)
+    assert said == ["yes"]
+    assert not Path("/mnt/seen").exists()
+
+
+@root
+def test_separate_mounts_leave_out_what_should_not_stay_alive(tmp_path: Path):
+    inner, seen = tmp_path / "state" / "in side", tmp_path / "seen"
+    inner.mkdir(parents=True)
+    seen.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "bazaar-test", str(inner)], check=True)
+    said: list[str] = []
+
+    def work() -> None:
+        mounts.separate(seen, "/mnt", without=tmp_path / "state")
+        said.append(Path("/proc/thread-self/mountinfo").read_text())
+
+    try:
+        namespaces.aside(work)
+        place = str(inner).replace(" ", "\\040")
+        assert place not in said[0]
+        assert place in Path("/proc/self/mountinfo").read_text()
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)

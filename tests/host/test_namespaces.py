@@ -205,40 +205,6 @@ def test_interface_names_fit_and_differ():
     assert namespaces.interface_name("a", "bc") != namespaces.interface_name("ab", "c")
 
 
-def test_separate_mounts_are_the_threads_own(name: str, tmp_path: Path):
-    (tmp_path / "seen").write_text("yes")
-    said: list[str] = []
-
-    def work() -> None:
-        namespaces.separate_mounts(tmp_path, "/mnt")
-        command = ["cat", "/mnt/seen"]
-        said.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
-
-    namespaces.aside(work)
-    assert said == ["yes"]
-    assert not Path("/mnt/seen").exists()
-
-
-def test_separate_mounts_leave_out_what_should_not_stay_alive(tmp_path: Path):
-    inner, seen = tmp_path / "state" / "in side", tmp_path / "seen"
-    inner.mkdir(parents=True)
-    seen.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "bazaar-test", str(inner)], check=True)
-    said: list[str] = []
-
-    def work() -> None:
-        namespaces.separate_mounts(seen, "/mnt", without=tmp_path / "state")
-        said.append(Path("/proc/thread-self/mountinfo").read_text())
-
-    try:
-        namespaces.aside(work)
-        place = str(inner).replace(" ", "\\040")
-        assert place not in said[0]
-        assert place in Path("/proc/self/mountinfo").read_text()
-    finally:
-        subprocess.run(["umount", str(inner)], check=True)
-
-
 def test_a_killed_maker_leaves_no_name(name: str):
     """Killed at any moment: there is no namespace, or a whole one."""
     code = (

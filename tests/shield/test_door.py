@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bazaar.shield import door, tables
+from bazaar.shield import headers, tables
 from bazaar.shield import packets as p
 from bazaar.shield.guard import Guard
 from bazaar.shield.settings import Budgets
@@ -327,7 +327,7 @@ def test_packets_cut_at_any_byte_are_no_error(open_door: Guard, frame: bytes) ->
 def test_the_structs_of_the_kernel_are_laid_out_as_in_the_kernel() -> None:
     from bazaar.bpf.python.types import struct_type
 
-    assert struct_type(door.Tuple4).size == 12
-    assert struct_type(door.Tuple6).size == 36
-    assert struct_type(door.Socket).fields["state"].offset == 72  # struct bpf_sock
+    assert struct_type(headers.Tuple4).size == 12
+    assert struct_type(headers.Tuple6).size == 36
+    assert struct_type(headers.Socket).fields["state"].offset == 72  # struct bpf_sock
     assert struct_type(tables.Prefix).size == struct.calcsize("=I16s")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bazaar.errors import NetworkError
-from bazaar.host import namespaces, paths
+from bazaar.host import mounts, namespaces, paths
 from bazaar.site import names, network
 from tests.site import golden
 from tests.site.conftest import Ground, eventually, needs
@@ -79,7 +79,7 @@ def test_a_container_resolves_by_its_resolv_conf(ground: Ground, tmp_path: Path)
     code = "import socket; print(socket.gethostbyname('web'))"
 
     def work() -> None:
-        namespaces.separate_mounts(tmp_path / "resolv.conf", os.path.realpath("/etc/resolv.conf"))
+        mounts.separate(tmp_path / "resolv.conf", os.path.realpath("/etc/resolv.conf"))
         with namespaces.enter(inside):
             command = [sys.executable, "-S", "-E", "-c", code]
             done = subprocess.run(command, capture_output=True, text=True, check=False)

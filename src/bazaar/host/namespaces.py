@@ -25,11 +25,9 @@ from bazaar.host import commands
 FOLDER = Path("/run/netns")  # iproute2's; /var/run is a link to /run
 
 # include/uapi/linux/sched.h, include/uapi/linux/mount.h
-_CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
-_MS_SLAVE = 0x80000
 _MS_SHARED = 0x100000
 _MNT_DETACH = 2
 
@@ -164,33 +162,6 @@ def aside(work: Callable[[], None]) -> None:
     thread.join()
     if failures:
         raise failures[0]
-
-
-def separate_mounts(source: Path, target: str, *, without: Path | None = None) -> None:
-    """Give the calling thread mounts of its own, in which ``source`` is seen at ``target``.
-
-    There is no way back: call it `aside`. Programs it starts inherit them, and would keep
-    what is mounted alive: mounts below ``without`` are left out.
-    """
-    _check(_libc.unshare(_CLONE_NEWNS), "cannot make a mount namespace")
-    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "cannot separate mounts")
-    _check(
-        _libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None),
-        f"cannot mount {source} at {target}",
-    )
-    if without is not None:
-        for place in reversed(_mounts_below(without)):
-            _libc.umount2(os.fsencode(place), _MNT_DETACH)
-
-
-def _mounts_below(folder: Path) -> list[str]:
-    lines = Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    # proc(5): spaces and the like stand there in octal.
-    places = [
-        re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4])
-        for line in lines
-    ]
-    return [place for place in places if place.startswith(f"{folder}/")]
 
 
 def batch(lines: Sequence[str], namespace: str | None = None, *, timeout: float = 20.0) -> None:

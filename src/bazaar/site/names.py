@@ -16,7 +16,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import Path
 
 from bazaar.errors import CommandError, NetworkError
-from bazaar.host import commands, files, namespaces, paths, processes
+from bazaar.host import commands, files, mounts, namespaces, paths, processes
 from bazaar.host.processes import Identity
 from bazaar.site import daemons, outbound, subnets
 from bazaar.site.naming import UPLINK, front_namespace
@@ -158,7 +158,7 @@ def _start(front: str, folder: Path) -> None:
     def start() -> None:
         # dnsmasq reads its hosts file after it gave up root; the state folder's parents may
         # be closed to others, so it sees the folder at a place that is open.
-        namespaces.separate_mounts(folder, _SEEN_AT, without=paths.state())
+        mounts.separate(folder, _SEEN_AT, without=paths.state())
         with namespaces.enter(front):
             commands.run([program, f"--conf-file={_SEEN_AT}/dnsmasq.conf", _marker(folder)])
 
