@@ -292,6 +292,27 @@ def test_the_network_of_bazaar_run(state: Path):
     assert namespaces.entries(f"bz-run.t{os.getpid()}") == []
 
 
+def test_two_state_folders_take_turns_at_the_one_network(tmp_path: Path):
+    """Each comes as another's last container goes, and takes the bridge along."""
+    needs("ip", "nft")
+    code = (
+        "import sys; from bazaar.site import run_network\n"
+        "for _ in range(6):\n"
+        "    run_network.connect_run(sys.argv[1]); run_network.disconnect_run(sys.argv[1])"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, f"run.t{os.getpid()}-{number}"],
+            env={**os.environ, "BAZAAR_STATE": str(tmp_path / str(number))},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    said = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], said
+
+
 @pytest.mark.alone
 def test_the_last_one_takes_all_with_it(state: Path):
     needs("ip", "nft")

@@ -1,4 +1,4 @@
-"""Where Bazaar keeps things. Everything stays below these two folders."""
+"""Where Bazaar keeps things. Everything that lasts stays below two folders."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def cache() -> Path:
         return Path("/var/cache/bazaar")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "bazaar"
+
+
+def locks() -> Path:
+    """Locks on what this machine has once, its network: whatever the state folder is."""
+    return Path("/run/bazaar")
 
 
 def bazaar(name: str) -> Path:

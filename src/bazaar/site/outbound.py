@@ -106,8 +106,8 @@ def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -
 @contextlib.contextmanager
 def locked(name: str) -> Generator[None]:
     """Wait for a lock of this machine's, shared by all bazaars, and hold it."""
-    folder = paths.state()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = paths.locks()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
