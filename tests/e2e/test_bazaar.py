@@ -255,9 +255,6 @@ def test_down_leaves_nothing_but_the_volume(bazaar):
     assert "no bazaar 'nobody'" in bazaar.run("down", "nobody", check=False).stderr
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a known fault, see docs/roadmap.md: at times nothing is written"
-)
 def test_up_again_finds_the_volume_and_down_takes_it(bazaar):
     before = (bazaar.folder / "state/bazaars" / bazaar.name / "volumes/data/note").read_text()
     bazaar.run("up", str(bazaar.file))
