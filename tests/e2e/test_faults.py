@@ -75,7 +75,7 @@ def test_an_unknown_image_is_refused(bazaar):
 
 def test_an_absent_secret_is_named(bazaar):
     bazaar.write(SPEC + "    environment: {PASSWORD: {env: NOBODY_SET_THIS}}\n")
-    refused(bazaar, "services.web.environment.PASSWORD", "NOBODY_SET_THIS")
+    refused(bazaar, "services.web.environment.PASSWORD", "NOBODY_SET_THIS", code=2)
 
 
 def test_an_absent_certificate_is_named(bazaar):

@@ -13,7 +13,12 @@ from bazaar.host.processes import Identity
 
 
 def sleeper(*words: str) -> subprocess.Popen:
-    return subprocess.Popen(list(words) or ["sleep", "60"])
+    child = subprocess.Popen(list(words) or ["sleep", "60"])
+    # exec(2) tells of its success some moments before the new command line is there.
+    deadline = time.monotonic() + 5
+    while not processes.command_line(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return child
 
 
 def test_identity_ends_with_its_process():

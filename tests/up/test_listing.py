@@ -26,6 +26,7 @@ PROBE = {
 STATUS = {
     "bazaar": "shop",
     "seconds": 65,
+    "supervisor": {"pid": 1, "started": 0.0, "state": "ready"},
     "sites": [],
     "services": [],
     "shield": None,

@@ -78,7 +78,6 @@ def stop(bazaar: str) -> None:
     for part in (folder / "hosts", folder):
         with contextlib.suppress(OSError):
             part.rmdir()
-    (paths.locks() / f"names-{bazaar}.lock").unlink(missing_ok=True)
 
 
 def resolv_conf(bazaar: str, subnet: str) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Generator
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from bazaar.errors import CommandError, NetworkError
@@ -105,15 +106,33 @@ def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -
 
 @contextlib.contextmanager
 def locked(name: str) -> Generator[None]:
-    """Wait for a lock of this machine's, shared by all bazaars, and hold it."""
-    folder = paths.locks()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Wait for a lock of this machine's, shared by all bazaars, and hold it.
+
+    Its file lies outside the state folder, and is gone when nobody holds it.
+    """
+    path = paths.locks() / f"{name}.lock"
+    file = _locked(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held: who waits for it looks again
         os.close(file)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # only where it is empty
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the file that has this name now, locked."""
+    while True:
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Its last holder may have taken the name away; then another may have it by now.
+            if path.stat().st_ino == os.fstat(file).st_ino:
+                opened.pop_all()
+                return file
 
 
 def _nft(text: str) -> str:
