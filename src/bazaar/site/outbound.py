@@ -19,6 +19,8 @@ from typing import Any
 from bazaar.errors import CommandError, NetworkError
 from bazaar.host import commands, namespaces, paths
 
+# How a folder looks that goes while it is made: it is there, and then it is not.
+_GONE = (FileNotFoundError, FileExistsError)
 _COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
 
 
@@ -124,7 +126,7 @@ def locked(name: str) -> Generator[None]:
 def _locked(path: Path) -> int:
     """A descriptor of the file that has this name now, locked."""
     while True:
-        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+        with contextlib.ExitStack() as opened, contextlib.suppress(*_GONE):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             opened.callback(os.close, file)
