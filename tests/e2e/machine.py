@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bazaar.host import mounts, paths
-from bazaar.run.images import apt_sources
+from bazaar.host import apt_sources, mounts, paths
 
 SUITE = "bookworm"
 # git, python3 and certificates; the rest is what makes a root a machine that boots.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.run.images import apt_sources
+from bazaar.host import apt_sources
 from tests import leaks
 from tests.e2e.conftest import ROOT
 from tests.e2e.machine import SUITE, USER, Done, Machine, booted

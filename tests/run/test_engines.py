@@ -143,8 +143,8 @@ def test_a_build_is_named_by_what_it_is_made_of(tmp_path, monkeypatch):
 
 
 def test_without_go_and_without_an_archive_it_says_so(cache, monkeypatch, tmp_path):
+    from bazaar.host import apt_sources
     from bazaar.run.engines import debian_go
-    from bazaar.run.images import apt_sources
 
     monkeypatch.setattr(apt_sources, "read", list)
     with pytest.raises(MissingError, match="no Go client"):

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bazaar.errors import EngineError
+from bazaar.host import apt_sources
 from bazaar.model.container import ContainerSpec, Image, ImageConfig, Mount
 from bazaar.run import bundle, logs, rootfs
-from bazaar.run.images import apt_sources
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "golden" / "site"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-def check(name: str, text: str) -> None:
-    file = FOLDER / name
+def check(name: str, text: str, layer: str = "site") -> None:
+    file = GOLDEN / layer / name
     if os.environ.get("BAZAAR_GOLDEN") == "write":
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bazaar.errors import NetworkError
+from bazaar.host.ranges import Taken
 from bazaar.site import subnets
-from bazaar.site.subnets import Taken
 
 
 def taken(*networks: str) -> list[Taken]:

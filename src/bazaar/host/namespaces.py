@@ -17,10 +17,13 @@ import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import CommandError, KernelError, NetworkError
 from bazaar.host import commands
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
 
 FOLDER = Path("/run/netns")  # iproute2's; /var/run is a link to /run
 
@@ -257,6 +260,11 @@ def veth(name: str, peer: str, peer_namespace: str, *, options: str = "") -> str
 def interface_name(*parts: str) -> str:
     """A name of at most 15 characters, always the same for the same parts."""
     return "bz" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:13]
+
+
+def hardware_address(address: IPv4Address) -> str:
+    """A locally administered MAC address made from an IPv4 address."""
+    return "02:62:" + ":".join(f"{byte:02x}" for byte in address.packed)
 
 
 def sysctl(key: str, value: str, namespace: str | None = None) -> None:

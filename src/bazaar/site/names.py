@@ -16,15 +16,14 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import Path
 
 from bazaar.errors import CommandError, NetworkError
-from bazaar.host import commands, files, mounts, namespaces, paths, processes
+from bazaar.host import commands, files, locks, mounts, namespaces, paths, processes, resolvers
 from bazaar.host.processes import Identity
-from bazaar.site import daemons, outbound, subnets
+from bazaar.site import daemons, subnets
 from bazaar.site.naming import UPLINK, front_namespace
 
 _PROGRAM = "dnsmasq"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _SEEN_AT = "/mnt"  # where dnsmasq, in mounts of its own, sees its folder
-_SYSTEMD_RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 
 
 def apply(bazaar: str, addresses: Mapping[str, str], *, upstream: Sequence[str] = ()) -> None:
@@ -35,7 +34,7 @@ def apply(bazaar: str, addresses: Mapping[str, str], *, upstream: Sequence[str] 
     """
     front = front_namespace(bazaar)
     hosts = hosts_file(bazaar, addresses)
-    with outbound.locked(f"names-{bazaar}"):
+    with locks.of_machine(f"names-{bazaar}"):
         folder = _folder(bazaar)
         settings = configuration(bazaar, _listening(front), upstream)
         (folder / "hosts").mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,7 @@ def keep(bazaar: str) -> bool:
     folder = _folder(bazaar)
     if not (folder / "dnsmasq.conf").exists() or _running(bazaar) is not None:
         return False
-    with outbound.locked(f"names-{bazaar}"):
+    with locks.of_machine(f"names-{bazaar}"):
         _start(front_namespace(bazaar), folder)
     return True
 
@@ -89,23 +88,9 @@ def resolv_conf(bazaar: str, subnet: str) -> str:
     return f"nameserver {server}\nsearch {bazaar.lower()}.bazaar\noptions {options}\n"
 
 
-def host_servers() -> list[str]:
-    """The host's name servers that can be asked from elsewhere than the host itself."""
-    for file in (Path("/etc/resolv.conf"), _SYSTEMD_RESOLVED):
-        found = [
-            words[1]
-            for line in (_read(file) or "").splitlines()
-            if (words := line.split())[:1] == ["nameserver"] and len(words) > 1
-        ]
-        usable = [one for one in found if _is_reachable(one)]
-        if usable:
-            return usable
-    return []
-
-
 def run_resolv_conf() -> str:
     """The /etc/resolv.conf of a container of `bazaar run`: the host's name servers."""
-    return "".join(f"nameserver {server}\n" for server in host_servers()[:3])
+    return "".join(f"nameserver {server}\n" for server in resolvers.of_host()[:3])
 
 
 def hosts_file(bazaar: str, addresses: Mapping[str, str]) -> str:
@@ -189,13 +174,6 @@ def _listening(front: str) -> str:
             if entry.get("family") == "inet" and entry.get("prefixlen") == 24:
                 return str(subnets.front_gateway(IPv4Network(f"{entry['local']}/16", strict=False)))
     raise NetworkError(f"the front {front} has no address")
-
-
-def _is_reachable(server: str) -> bool:
-    try:
-        return not IPv4Address(server).is_loopback
-    except AddressValueError:
-        return False
 
 
 def _user() -> str:

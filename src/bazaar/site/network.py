@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from bazaar.errors import NetworkError
-from bazaar.host import namespaces
+from bazaar.host import namespaces, outbound
+from bazaar.host.namespaces import hardware_address
 from bazaar.model.site import Attachment
-from bazaar.site import outbound
 from bazaar.site.naming import UPLINK, container_namespace, front_namespace, site_namespace
 from bazaar.site.observe import belongs, mark_of, observed
 from bazaar.site.subnets import choose_subnet, front_gateway, host_side, parse
@@ -287,11 +287,6 @@ def remove_all(bazaar: str) -> None:
 
 def _site_link(bazaar: str, site: str) -> str:
     return namespaces.interface_name("site", bazaar, site)
-
-
-def hardware_address(address: IPv4Address) -> str:
-    """A locally administered MAC address made from an IPv4 address."""
-    return "02:62:" + ":".join(f"{byte:02x}" for byte in address.packed)
 
 
 def _bridge_address(namespace: str) -> IPv4Address:

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from bazaar.errors import NetworkError
-from bazaar.host import namespaces
+from bazaar.host import locks, namespaces, outbound, ranges
 from bazaar.host.background import Background
 from bazaar.model.site import Attachment
-from bazaar.site import network, outbound, subnets
+from bazaar.site import network, subnets
 
 BRIDGE = "bz-run"
 _TABLE = "bazaar_run"
@@ -22,7 +22,7 @@ def connect_run(container_id: str, *, to_world: bool = True) -> Attachment:
     Without ``to_world`` it reaches the host and its neighbours alone. NetworkError when no
     address is left, MissingError where there is no nftables for the way out.
     """
-    with outbound.locked("run-network"):
+    with locks.of_machine("run-network"):
         network.disconnect(container_id)
         # Each look costs the start of a program: this is the only one.
         links, routes = namespaces.links_and_routes()
@@ -58,7 +58,7 @@ def connect_run(container_id: str, *, to_world: bool = True) -> Attachment:
 
 def disconnect_run(container_id: str) -> None:
     """Take such a container's namespace away, and with the last one all the rest."""
-    with outbound.locked("run-network"):
+    with locks.of_machine("run-network"):
         network.disconnect(container_id)
         if not namespaces.interface_exists(BRIDGE) or _ports(namespaces.links()):
             return
@@ -78,8 +78,8 @@ def _bridge(
             if entry.get("family") == "inet" and "UP" in link.get("flags", []):
                 return IPv4Network(f"{entry['local']}/16", strict=False), []
         namespaces.remove_interface(BRIDGE)  # half-made
-    own = subnets.first_free(subnets.taken(links, routes), descending=True)
-    hardware = network.hardware_address(own[1])
+    own = subnets.first_free(ranges.taken(links, routes), descending=True)
+    hardware = namespaces.hardware_address(own[1])
     return own, [
         f"link add {BRIDGE} address {hardware} type bridge forward_delay 0",
         # Without an IPv6 address of its own: looking for its like takes a second.

@@ -99,7 +99,7 @@ def build(progress: Progress) -> Path:
     target = paths.cache() / "bin" / f"runsc-{key()}"
     if target.exists():
         return target
-    from bazaar.run import locks
+    from bazaar.host import locks
 
     with locks.waiting(paths.cache() / "bin" / "build.lock"):
         if target.exists():  # somebody else built it meanwhile

@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bazaar.errors import MissingError
-from bazaar.host import paths
-from bazaar.run import locks
+from bazaar.host import locks, paths
 from bazaar.run.engines import Progress
 
 VERSION = "1.23"
@@ -42,7 +41,7 @@ def get(progress: Progress) -> Path:
 def _private_apt(folder: Path) -> list[str]:
     """Options for an apt that keeps lists and archives in ``folder``, with backports added."""
     lines: list[str] = []
-    from bazaar.run.images import apt_sources
+    from bazaar.host import apt_sources
 
     release = _codename()
     for source in apt_sources.read():

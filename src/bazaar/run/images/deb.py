@@ -20,11 +20,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from bazaar.errors import ImageError
-from bazaar.host import files, paths
+from bazaar.host import apt_sources, files, locks, paths
 from bazaar.model.container import Image, ImageConfig
 from bazaar.model.record import record
-from bazaar.run import locks
-from bazaar.run.images import apt_sources, store
+from bazaar.run.images import store
 
 Progress = Callable[[str], None]
 FORMAT = "1"  # raised when roots are made differently, so that old ones are not taken for new

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from bazaar.errors import ImageError
+from bazaar.host import locks
 from bazaar.model.container import Image, ImageConfig
-from bazaar.run import locks
 from bazaar.run.images import store, unpack
 
 Progress = Callable[[str], None]

@@ -7,20 +7,13 @@ survives whatever happens to us, and goes with the last table.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
-from collections.abc import Generator
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
 from bazaar.errors import CommandError, NetworkError
-from bazaar.host import commands, namespaces, paths
+from bazaar.host import commands, locks, namespaces
 
-# How a folder looks that goes while it is made: it is there, and then it is not.
-_GONE = (FileNotFoundError, FileExistsError)
 _COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
 
 
@@ -32,7 +25,7 @@ def allow(
     The interface may come later: then it is for the caller to have it `forward`. ``routes`` are
     the host's, where the caller has just read them.
     """
-    with locked("outbound"):
+    with locks.of_machine("outbound"):
         ways = _default_interfaces(routes)
         tables = _tables()
         recorded = {way for other in tables for way in _recorded(other)}
@@ -66,7 +59,7 @@ def forbid(table: str) -> None:
     """Take the way to the world away again, and forwarding with the last who needs it."""
     if commands.which("nft") is None:
         return
-    with locked("outbound"):
+    with locks.of_machine("outbound"):
         tables = _tables()
         if table not in tables:
             return
@@ -104,37 +97,6 @@ def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -
             "",
         ]
     )
-
-
-@contextlib.contextmanager
-def locked(name: str) -> Generator[None]:
-    """Wait for a lock of this machine's, shared by all bazaars, and hold it.
-
-    Its file lies outside the state folder, and is gone when nobody holds it.
-    """
-    path = paths.locks() / f"{name}.lock"
-    file = _locked(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: who waits for it looks again
-        os.close(file)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # only where it is empty
-
-
-def _locked(path: Path) -> int:
-    """A descriptor of the file that has this name now, locked."""
-    while True:
-        with contextlib.ExitStack() as opened, contextlib.suppress(*_GONE):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            opened.callback(os.close, file)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Its last holder may have taken the name away; then another may have it by now.
-            if path.stat().st_ino == os.fstat(file).st_ino:
-                opened.pop_all()
-                return file
 
 
 def _nft(text: str) -> str:

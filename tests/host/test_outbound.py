@@ -5,8 +5,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from bazaar.host import commands, namespaces
-from bazaar.site import outbound
+from bazaar.host import commands, namespaces, outbound
 from tests.site import golden
 from tests.site.conftest import needs
 
@@ -18,7 +17,7 @@ NETWORK = IPv4Network("10.44.0.0/16")
 )
 def test_as_expected_and_accepted(name: str, changed: list[str]):
     text = outbound.ruleset("bazaar_fosdem", NETWORK, "bz0123456789abc", changed)
-    golden.check(name, text)
+    golden.check(name, text, "host")
     needs("nft")
     own = f"t{os.getpid()}-nft"
     namespaces.create(own)
