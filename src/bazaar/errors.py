@@ -181,3 +181,46 @@ class StateError(BazaarError):
 
 class LockedError(StateError):
     """Somebody else is changing this right now; the message names who."""
+
+
+class RemoteError(BazaarError):
+    """Something about a machine elsewhere failed; ``machine`` is its name."""
+
+    def __init__(self, message: str, *, machine: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.machine = machine
+
+
+class UnreachableError(RemoteError):
+    """A machine does not answer, or the connection to it was lost."""
+
+
+class HostKeyError(RemoteError):
+    """A machine showed another host key than the known one, or none is known."""
+
+
+class RefusedError(RemoteError):
+    """A machine does not let us in: its user or our key is not accepted."""
+
+
+class ScriptError(RemoteError):
+    """A script failed on a machine or took too long; ``output`` and ``errors`` are its words."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        machine: str = "",
+        code: int = 1,
+        output: str = "",
+        errors: str = "",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, machine=machine, hint=hint)
+        self.code = code
+        self.output = output
+        self.errors = errors
+
+
+class MachineError(BazaarError):
+    """A local machine could not be made, started or taken away."""
