@@ -99,7 +99,7 @@ def create(
     folders = [root / PARENT / name for root in _roots(found)]
     try:
         for folder in folders:
-            _make(folder)
+            make_folder(folder)
         _limit(name, limits, found)
     except OSError as error:
         remove(name, found)
@@ -111,7 +111,8 @@ def create(
     return folders
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a group's directory, and those above it."""
     # The last container that leaves takes the parent with it, maybe just now.
     for attempt in range(10):
         try:

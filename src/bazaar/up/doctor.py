@@ -16,7 +16,7 @@ from bazaar.up.kernel_features import FEATURES, Feature
 
 Progress = Callable[[str], None]
 
-LAYERS = ("run", "site", "trace", "shield", "drill")
+LAYERS = ("run", "site", "trace", "shield", "drill", "machines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,28 @@ class Wanted:
 
 
 PROGRAMS: dict[str, tuple[str, Wanted]] = {  # program → Debian's package
-    "ip": ("iproute2", Wanted("ip", ("site", "run"), "namespaces, links, addresses", True)),
+    "ip": (
+        "iproute2",
+        Wanted("ip", ("site", "run", "machines"), "namespaces, links, addresses", True),
+    ),
     "unshare": ("util-linux", Wanted("unshare", ("run", "site"), "trying kernel features", True)),
     "haproxy": ("haproxy", Wanted("haproxy", ("site",), "the balance over replicas", True)),
     "dnsmasq": ("dnsmasq-base", Wanted("dnsmasq", ("site",), "names of services", True)),
-    "nft": ("nftables", Wanted("nft", ("site", "drill"), "the way out; the shield's rival")),
+    "nft": (
+        "nftables",
+        Wanted("nft", ("site", "drill", "machines"), "the way out; the shield's rival"),
+    ),
     "mmdebstrap": (
         "mmdebstrap",
-        Wanted("mmdebstrap", ("run",), "images of Debian packages", True),
+        Wanted("mmdebstrap", ("run", "machines"), "images of Debian packages", True),
     ),
     "skopeo": ("skopeo", Wanted("skopeo", ("run",), "images of registries")),
     "runc": ("runc", Wanted("runc", ("run",), "containers on the host's kernel", True)),
     "wrk": ("wrk", Wanted("wrk", ("drill",), "legitimate clients in drills")),
+    "systemd-nspawn": (
+        "systemd-container",
+        Wanted("systemd-nspawn", ("machines",), "local machines with systemd and SSH"),
+    ),
     "zstd": ("zstd", Wanted("zstd", ("run",), "images of registries packed by it")),
 }
 
