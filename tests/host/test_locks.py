@@ -11,12 +11,12 @@ COUNT = """
 import sys
 from pathlib import Path
 from bazaar.host import paths
-from bazaar.site import outbound
+from bazaar.host import locks
 
 folder = Path(sys.argv[1])
 paths.locks = lambda: folder / "locks"
 for _ in range(200):
-    with outbound.locked("count"):
+    with locks.of_machine("count"):
         number = int((folder / "number").read_text())
         (folder / "number").write_text(str(number + 1))
 """
