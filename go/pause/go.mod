@@ -1,0 +1,3 @@
+module bazaar/go/pause
+
+go 1.21
