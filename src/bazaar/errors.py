@@ -95,6 +95,10 @@ class MissingError(BazaarError):
     """This machine lacks something: a program, a privilege, a kernel feature."""
 
 
+class ChecksumError(BazaarError):
+    """What was downloaded is not what its checksum says: it was thrown away."""
+
+
 class KernelError(BazaarError):
     """A system call failed; ``errno`` is the kernel's own."""
 

@@ -6,24 +6,24 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from bazaar.errors import MissingError
 from bazaar.host import locks, paths
-from bazaar.run.engines import Progress
 
 VERSION = "1.23"
 PACKAGES = (f"golang-{VERSION}-go", f"golang-{VERSION}-src")
 
 
-def get(progress: Progress) -> Path:
+def get(progress: Callable[[str], None]) -> Path:
     """The `go` program of Debian's golang-1.23-go. Raises MissingError."""
     target = paths.cache() / f"go-{VERSION}"
     program = target / "usr" / "lib" / f"go-{VERSION}" / "bin" / "go"
     with locks.waiting(paths.cache() / "go.lock"):
         if program.exists():
             return program
-        progress(f"gVisor: getting Go {VERSION} from Debian to build it with")
+        progress(f"getting Go {VERSION} from Debian to build with")
         with tempfile.TemporaryDirectory(dir=paths.cache(), prefix=".go-") as temporary:
             folder = Path(temporary)
             options = _private_apt(folder)
@@ -49,9 +49,7 @@ def _private_apt(folder: Path) -> list[str]:
             lines.append(source.line(release))
             lines.append(source.line(f"{release}-backports"))
     if not lines:
-        raise MissingError(
-            "gVisor cannot be built: there is no Go client, and no Debian source to get one from"
-        )
+        raise MissingError("there is no Go client, and no Debian source to get one from")
     (folder / "sources.list").write_text("\n".join(dict.fromkeys(lines)) + "\n")
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
@@ -87,11 +85,9 @@ def _run(command: list[str], folder: Path) -> None:
             env={**os.environ, "LC_ALL": "C"},
         )
     except FileNotFoundError as error:
-        raise MissingError(
-            f"gVisor cannot be built: there is no Go client, and no {command[0]}"
-        ) from error
+        raise MissingError(f"there is no Go client, and no {command[0]} to get one with") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()[-1:] or ["no word"]
         raise MissingError(
-            f"gVisor cannot be built: {' '.join(command[:1])} for Go {VERSION}: {said[0]}"
+            f"there is no Go client, and Debian's cannot be had: {command[0]}: {said[0]}"
         ) from error

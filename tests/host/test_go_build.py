@@ -1,0 +1,64 @@
+"""Builds of Go modules: what names one, which Go client will do, what is told of a failure."""
+
+import shutil
+
+import pytest
+
+from bazaar.errors import MissingError
+from bazaar.host import debian_go, go_build
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("change", ["go.mod", "go.sum", "main.go", "ldflags", "tags", "packages"])
+def test_what_a_build_is_made_of_names_it(tmp_path, change):
+    module = tmp_path / "module"
+    shutil.copytree(go_build.MODULES / "etcd", module)
+    values = {"ldflags": "-s -w", "tags": "", "packages": ("one",)}
+    before = go_build.key(go_build.Recipe("it", module, **values))
+    assert before == go_build.key(go_build.Recipe("another name", module, **values))
+    if change in values:
+        values[change] = ("two",) if change == "packages" else "other"
+    else:
+        with (module / change).open("a") as file:
+            file.write("// another\n")
+    assert before != go_build.key(go_build.Recipe("it", module, **values))
+
+
+def test_a_failed_build_tells_what_the_client_said(tmp_path):
+    module = tmp_path / "module"
+    module.mkdir()
+    (module / "go.mod").write_text("module broken\n\ngo 1.21\n")
+    (module / "main.go").write_text("package main\n\nfunc main() { nothing() }\n")
+    with pytest.raises(MissingError, match="it cannot be built: .*undefined: nothing"):
+        go_build.build(go_build.Recipe("it", module, (".",)), tmp_path, silent)
+
+
+def test_a_go_too_old_is_named(tmp_path, monkeypatch):
+    def none(progress):
+        raise MissingError("none of Debian's")
+
+    monkeypatch.setattr(debian_go, "get", none)
+    (tmp_path / "go.mod").write_text("module new\n\ngo 1.999.0\n")
+    with pytest.raises(MissingError, match=r"it needs Go 1\.999\.0 or newer: .*none of Debian's"):
+        go_build.client(go_build.Recipe("it", tmp_path, (".",)), silent)
+
+
+@pytest.mark.parametrize(
+    ("version", "toolchain", "fits"),
+    [
+        ("go1.26.0", "", True),
+        ("go1.27", "", True),
+        ("go2.0.1", "", True),
+        ("go1.25.9", "", False),
+        ("go1.19.8", "", False),
+        ("go1.23.1", "go1.23.6", True),
+        ("go1.26.8", "go1.23.6", False),
+    ],
+)
+def test_which_go_fits(tmp_path, version, toolchain, fits):
+    (tmp_path / "go.mod").write_text("module it\n\ngo 1.26.0\n\ntoolchain go1.26.8\n")
+    recipe = go_build.Recipe("it", tmp_path, (".",), toolchain=toolchain)
+    assert go_build._fits(version, recipe) == fits
