@@ -45,7 +45,7 @@ def render(found: list[dict[str, Any]]) -> str:
 def _since(one: dict[str, Any]) -> str:
     from bazaar.cli.status import duration
 
-    return "-" if one["since"] is None else duration(time.time() - one["since"])
+    return "-" if one["since"] is None else duration(round(time.time() - one["since"]))
 
 
 def _healthy(one: dict[str, Any]) -> str:
