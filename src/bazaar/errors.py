@@ -226,5 +226,9 @@ class ScriptError(RemoteError):
         self.errors = errors
 
 
+class ClusterError(BazaarError):
+    """A cluster could not become what it is to be; names the machines and what they said."""
+
+
 class MachineError(BazaarError):
     """A local machine could not be made, started or taken away."""

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stands": ("stands", "List the ready-made services of the catalogue."),
     "take": ("take", "Run one stand of the catalogue at once."),
     "schema": ("schema", "Print the JSON Schema of a bazaar, for editors."),
+    "cluster": ("cluster", "Make Kubernetes clusters of machines, and look after them."),
     "machines": ("machines", "Make local machines with SSH, list them, take them away."),
     "doctor": ("doctor", "List what this machine needs, and install what it can."),
     "supervise": ("supervise", "Run a bazaar's supervisor in the foreground (systemd calls this)."),

@@ -1,4 +1,21 @@
-"""Kubernetes clusters of any machines one can SSH into.
+"""Kubernetes on any machines one can SSH into.
 
-binaries  the programs a cluster is made of: from a mirror, the releases, or built
+In the order of the work:
+
+    description    what a cluster is to be
+    binaries       its programs: from releases, a mirror, or built
+    extras         what machines are given besides
+    facts          what machines are and hold (facts.sh asks, facts.py reads)
+    checks         what forbids a cluster there
+    pki, vault     certificates, issued here; sealed at rest
+    parts          what the following hand one another
+    network, worker, control_plane
+                   files and units, each its part
+    desired        all of them, for one machine
+    addons         what the API is told
+    plan           from facts to changes
+    scripts        from changes to scripts
+    apply          connections, phases, barriers
+    removal        the way back
+    store          what is remembered
 """

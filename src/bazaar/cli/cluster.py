@@ -1,0 +1,168 @@
+"""`bazaar cluster`: Kubernetes on any machines one can SSH into."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bazaar.cli.output import Progress, colour, output_option, print_json
+
+if TYPE_CHECKING:
+    from bazaar.model.change import Change
+    from bazaar.up.clusters import Request
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
+
+
+@click.group()
+def command() -> None:
+    """Make Kubernetes clusters of machines, change them, look after them.
+
+    `bazaar cluster apply --local 5` is a highly available cluster on this machine;
+    `bazaar cluster apply --machines 10.0.0.1,10.0.0.2,10.0.0.3` one on machines of yours.
+    """
+
+
+def _named(function: Command) -> Command:
+    return click.option("--name", metavar="NAME", help="Which cluster, where there are several.")(
+        function
+    )
+
+
+def _asked(function: Command) -> Command:
+    """The options that say which cluster, and what it is to be."""
+    for option in reversed(
+        [
+            click.option(
+                "--machines",
+                metavar="LIST",
+                help="Its machines, by commas: [NAME=][USER@]ADDRESS[:PORT].",
+            ),
+            click.option(
+                "--local", type=click.IntRange(1, 100), metavar="N", help="N machines made here."
+            ),
+            click.option(
+                "--control-planes",
+                type=click.Choice(["1", "3", "5"]),
+                help="How many; 3 where there are as many machines, else 1.",
+            ),
+            click.option("--version", metavar="X.Y.Z", help="Of Kubernetes."),
+            click.option(
+                "--network",
+                type=click.Choice(["auto", "routes", "vxlan", "none"]),
+                help="How pods of different machines reach one another.",
+            ),
+            click.option("--key", type=click.Path(), metavar="FILE", help="The SSH key."),
+            click.option("--known-hosts", type=click.Path(), metavar="FILE", help="The host keys."),
+        ]
+    ):
+        function = option(function)
+    return _named(function)
+
+
+def _request(options: dict[str, Any]) -> Request:
+    from bazaar.up.clusters import Request
+
+    machines = [one for one in (options.pop("machines") or "").split(",") if one.strip()]
+    planes = options.pop("control_planes")
+    return Request(machines=machines, control_planes=int(planes) if planes else None, **options)
+
+
+@command.command("plan")
+@_asked
+@output_option
+def plan(output: str, **options: Any) -> None:
+    """Show, for each machine, what `apply` would change, and why; change nothing."""
+    from bazaar.up import clusters
+
+    progress = Progress()
+    try:
+        cluster, changes = clusters.plan(_request(options), progress.step)
+    finally:
+        progress.clear()
+    if output == "json":
+        name = cluster.name if cluster else None
+        print_json({"cluster": name, "changes": [asdict(change) for change in changes]})
+    else:
+        _show(changes)
+
+
+@command.command("apply")
+@_asked
+@output_option
+def apply(output: str, **options: Any) -> None:
+    """Make the cluster as it is to be; done again, it goes on where it was."""
+    from bazaar.up import clusters
+
+    progress = Progress()
+    try:
+        outcome = clusters.apply(_request(options), progress.step)
+    finally:
+        progress.clear()
+    if output == "json":
+        print_json(
+            {
+                "cluster": outcome.cluster.name,
+                "changes": [asdict(change) for change in outcome.changes],
+                "seconds": round(outcome.seconds, 3),
+                "phases": {name: round(took, 3) for name, took in outcome.phases.items()},
+            }
+        )
+        return
+    _show(outcome.changes)
+    if outcome.changes:
+        parts = ", ".join(f"{name} {took:.1f} s" for name, took in outcome.phases.items())
+        name = outcome.cluster.name
+        progress.done(f"cluster {name} is ready, in {outcome.seconds:.1f} s   ({parts})")
+        progress.done(f"bazaar cluster kubeconfig --name {name} >~/.kube/config")
+
+
+@command.command("kubeconfig")
+@_named
+def kubeconfig(name: str | None) -> None:
+    """Print an administrator's kubeconfig: bazaar cluster kubeconfig >~/.kube/config"""
+    from bazaar.up import clusters
+
+    sys.stdout.write(clusters.kubeconfig(name))
+
+
+@command.command("reset")
+@_asked
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool, name: str | None, local: int | None, **_: Any) -> None:
+    """Take a cluster away from its machines, with all that runs on it and its data."""
+    from bazaar.up import clusters
+
+    chosen = clusters.chosen(name, local)
+    if not yes:
+        click.confirm(f"Take the cluster {chosen} away, with all its data?", abort=True, err=True)
+    progress = Progress()
+    try:
+        clusters.reset(chosen, progress.step)
+    finally:
+        progress.clear()
+    progress.done(f"cluster {chosen} is gone")
+
+
+def _show(changes: list[Change]) -> None:
+    """Print a plan: a line a change, by machine, and the sum of them."""
+    if not changes:
+        print("No changes.")
+        return
+    rows = [_row(change) for change in changes]
+    widths = [max(len(row[column]) for row in rows) for column in (1, 2)]
+    for sign, name, kind, rest in rows:
+        print(f"  {sign} {name.ljust(widths[0])}  {kind.ljust(widths[1])}  {rest}".rstrip())
+    count, machines = len(changes), len({change.name for change in changes})
+    print(f"{count} change{'s' * (count != 1)} on {machines} machine{'s' * (machines != 1)}.")
+
+
+def _row(change: Change) -> tuple[str, str, str, str]:
+    sign, hue = _SIGNS[change.action]
+    why = f"  ({change.why})" if change.why else ""
+    return colour(sign, hue), change.name, change.kind, change.detail + why

@@ -1,0 +1,222 @@
+"""Looking at machines and changing them: facts, plan, and phases with barriers between them.
+
+One connection to each machine; one script for the facts, one for each phase in which it has
+something to do. What one machine fails at stops the phases after it, not the others in its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bazaar.cluster import addons, checks, network, store
+from bazaar.cluster import facts as ask
+from bazaar.cluster.description import Cluster, Node, check
+from bazaar.cluster.desired import Desired, desired
+from bazaar.cluster.facts import Facts
+from bazaar.cluster.parts import PHASES, Context, Programs
+from bazaar.cluster.plan import NodePlan, Plan, plan_api, plan_node
+from bazaar.cluster.scripts import api_script, phases, script
+from bazaar.errors import BazaarError, ClusterError
+from bazaar.model.record import replace
+
+if TYPE_CHECKING:
+    from bazaar.host.remote import Connection
+
+Progress = Callable[[str], None]
+SCRIPT_SECONDS = 300.0
+_TITLES = {
+    "prepare": "files and containerd",
+    "etcd": "etcd",
+    "control-plane": "control plane",
+    "node": "kubelet, kube-proxy, DNS",
+}
+
+
+class Session:
+    """Connections to all machines of a cluster, and what they said. `open_session` makes it."""
+
+    def __init__(
+        self, cluster: Cluster, programs: Programs, extras: Programs, progress: Progress
+    ) -> None:
+        self.cluster, self.programs, self.extras = cluster, programs, extras
+        self.progress = progress
+        self.connections: dict[str, Connection] = {}
+        self.facts: dict[str, Facts] = {}
+        self.ages: dict[str, float] = {}
+        self.contexts: dict[str, Context] = {}
+        self.wanted: dict[str, Desired] = {}
+
+    async def look(self) -> None:
+        """Ask all machines what they are. Raises where one cannot say."""
+        self.progress(f"{self.cluster.name}: looking at {_count(len(self.cluster.nodes))}")
+        await each(self.cluster, self.cluster.nodes, self._look)
+        self.cluster = replace(self.cluster, nodes=tuple(map(self._placed, self.cluster.nodes)))
+
+    async def _look(self, node: Node) -> None:
+        result = await self.connections[node.name].run(
+            ask.script(), root=True, what="reading its facts"
+        )
+        facts = ask.parse(result.output, node.name)
+        with contextlib.suppress(ValueError):
+            # The clock was read while the script ran: its time is what we cannot know better.
+            ago = result.seconds / 2
+            self.ages[node.name] = float(facts.value("clock")) - (time.time() - ago)
+        self.facts[node.name] = facts
+
+    def _placed(self, node: Node) -> Node:
+        """The node with the address its own network knows it by, where ours is another's."""
+        facts = self.facts[node.name]
+        own = {word.partition("/")[0] for word in facts.addresses}
+        if node.address or node.machine.address in own:
+            return node
+        return replace(node, address=facts.value("source"))
+
+    def plan(self, *, keep: bool) -> Plan:
+        """What has to be done. ``keep``: new keys are stored, since they will be used."""
+        check(self.cluster)
+        checks.refuse(self.cluster, self.facts, self.ages)
+        keys = store.keys(self.cluster, store=keep)
+        way = network.chosen(self.cluster, self.facts)
+        nodes: list[NodePlan] = []
+        for node in self.cluster.nodes:
+            context = Context(
+                self.cluster,
+                node,
+                self.facts[node.name],
+                way,
+                keys,
+                self.programs,
+                self.extras,
+                self.cluster.gvisor,
+            )
+            self.contexts[node.name] = context
+            self.wanted[node.name] = desired(context)
+            nodes.append(plan_node(context, self.wanted[node.name]))
+        manifests, digest = addons.document(self.cluster, gvisor=self.cluster.gvisor)
+        fresh = not any(self.facts[node.name].nodes for node in self.cluster.control_planes)
+        api = plan_api(self.cluster, self.facts, manifests, digest)
+        return Plan(self.cluster, tuple(nodes), api, fresh)
+
+    async def apply(self, plan: Plan) -> dict[str, float]:
+        """Make the plan true; the seconds each phase took."""
+        took: dict[str, float] = {}
+        began = time.monotonic()
+        await self._carry(plan)
+        took["carry"] = time.monotonic() - began
+        for phase in PHASES:
+            began = time.monotonic()
+            busy = [node for node in plan.nodes if phase in phases(node)]
+            if not busy:
+                continue
+            self.progress(f"{plan.cluster.name}: {_TITLES[phase]}, {_count(len(busy))}")
+            # Once it serves, one control plane at a time: the others go on.
+            one_by_one = phase in ("etcd", "control-plane") and not plan.fresh
+            for group in [[node] for node in busy] if one_by_one else [busy]:
+                await each(
+                    plan.cluster,
+                    [node.node for node in group],
+                    lambda node, phase=phase: self._phase(plan, node, phase),
+                )
+            took[phase] = time.monotonic() - began
+        if not plan.api.empty:
+            began = time.monotonic()
+            self.progress(f"{plan.cluster.name}: waiting for the nodes")
+            await each(plan.cluster, plan.cluster.control_planes[:1], lambda n: self._api(plan, n))
+            took["api"] = time.monotonic() - began
+        return took
+
+    async def _carry(self, plan: Plan) -> None:
+        busy = [node for node in plan.nodes if node.sets]
+        if busy:
+            self.progress(f"{plan.cluster.name}: carrying programs, {_count(len(busy))}")
+            by_name = {node.node.name: node.sets for node in busy}
+            await each(
+                plan.cluster,
+                [node.node for node in busy],
+                lambda node: self._carry_to(node, by_name[node.name]),
+            )
+
+    async def _carry_to(self, node: Node, sets: Sequence[str]) -> None:
+        for folder in sets:
+            path = Path(folder)
+            there = f"{ask.SETS}/{path.name}"
+            connection = self.connections[node.name]
+            await connection.send(path / "bin", f"{there}/bin", root=True)
+            # With its manifest the set is whole.
+            manifest = "manifest.json"
+            await connection.send(path / manifest, f"{there}/{manifest}", root=True)
+
+    async def _phase(self, plan: Plan, node: Node, phase: str) -> None:
+        one = next(one for one in plan.nodes if one.node.name == node.name)
+        text = script(one, self.wanted[node.name], self.contexts[node.name], phase)
+        await self.connections[node.name].run(
+            text, root=True, timeout=SCRIPT_SECONDS, what=_TITLES[phase]
+        )
+
+    async def _api(self, plan: Plan, node: Node) -> None:
+        text = api_script(plan.api, self.contexts[node.name])
+        await self.connections[node.name].run(
+            text, root=True, timeout=SCRIPT_SECONDS, what="telling the API"
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    cluster: Cluster, programs: Programs, extras: Programs, progress: Progress
+) -> AsyncGenerator[Session]:
+    """Connect to all machines of a cluster at once. Raises ClusterError, naming each that fails."""
+    from bazaar.host import remote
+
+    session = Session(cluster, programs, extras, progress)
+    async with contextlib.AsyncExitStack() as opened:
+
+        async def connect(node: Node) -> None:
+            session.connections[node.name] = await opened.enter_async_context(
+                remote.connect(node.machine)
+            )
+
+        progress(f"{cluster.name}: connecting to {_count(len(cluster.nodes))}")
+        await each(cluster, cluster.nodes, connect)
+        yield session
+
+
+async def each(
+    cluster: Cluster, nodes: Sequence[Node], work: Callable[[Node], Awaitable[None]]
+) -> None:
+    """Do something with each machine at the same time; all come to their end.
+
+    Raises ClusterError that names every machine that failed and how many did not.
+    """
+    results = await asyncio.gather(*(work(node) for node in nodes), return_exceptions=True)
+    failed: dict[str, BazaarError] = {}
+    for node, result in zip(nodes, results, strict=True):
+        if isinstance(result, BazaarError):
+            failed[node.name] = result
+        elif result is not None:
+            raise result
+    if failed:
+        raise _failure(cluster, failed, len(nodes))
+
+
+def _failure(cluster: Cluster, failed: Mapping[str, BazaarError], count: int) -> ClusterError:
+    lines: list[str] = []
+    for error in failed.values():
+        lines.append(f"cluster {cluster.name}: {error.message}")
+        said = str(getattr(error, "errors", "")).strip().splitlines()
+        lines += [f"  {line.strip()}" for line in said[-5:-1]]
+    first = next(iter(failed.values()))
+    rest = count - len(failed)
+    done = f"the other {_count(rest)} did what was asked\n" if rest else ""
+    hint = f"{first.hint}\n" if first.hint else ""
+    return ClusterError(
+        "\n".join(lines), hint=f"{done}{hint}run the same again: it goes on from here"
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number} machine{'' if number == 1 else 's'}"

@@ -1,0 +1,288 @@
+"""The control plane as systemd units: etcd, the API server, its controllers and the scheduler.
+
+Flags are kubeadm's where it sets any, so that what is written about clusters is true of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bazaar.cluster.facts import ADMIN, FOLDER
+from bazaar.cluster.parts import PKI, Context, File, Unit, flags, kubeconfig, text, unit, yaml
+
+ETCD = "/var/lib/etcd"
+_ENVIRONMENT = "/etc/kubernetes/etcd-initial.env"
+_LOCAL = "https://127.0.0.1"
+_KEPT = "30"  # audit logs: days, files
+_CIPHERS = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,"
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"
+)
+
+
+def files(context: Context) -> Iterator[File]:
+    """All files of a control plane."""
+    yield from _keys(context)
+    yield from _etcd(context)
+    yield from _configurations(context)
+    yield _api_server(context)
+    yield _controller_manager(context)
+    yield _scheduler(context)
+
+
+def units(context: Context) -> Iterator[Unit]:
+    """The units, in the order of their start."""
+    etcd_pki = tuple(f"{PKI}/etcd/{name}" for name in ("ca.crt", "server.crt", "peer.crt"))
+    yield Unit("etcd.service", "etcd", etcd_pki)
+    api_pki = tuple(
+        f"{PKI}/{name}.crt"
+        for name in (
+            *("ca", "client-ca", "apiserver", "apiserver-kubelet-client", "front-proxy-ca"),
+            *("front-proxy-client", "apiserver-etcd-client", "etcd/ca"),
+        )
+    )
+    kubectl = f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 2s"
+    settings = tuple(f"/etc/kubernetes/{name}.yaml" for name in ("audit", "encryption"))
+    yield Unit(
+        "kube-apiserver.service",
+        "control-plane",
+        (*api_pki, *settings, f"{PKI}/sa.pub"),
+        f"{kubectl} get --raw /readyz",
+    )
+    yield Unit(
+        "kube-controller-manager.service",
+        "control-plane",
+        ("/etc/kubernetes/controller-manager.conf", f"{PKI}/signer.crt", f"{PKI}/ca.crt"),
+    )
+    yield Unit("kube-scheduler.service", "control-plane", ("/etc/kubernetes/scheduler.conf",))
+
+
+def _keys(context: Context) -> Iterator[File]:
+    for name in ("ca", "front-proxy-ca", "etcd/ca", "signer"):
+        yield text(f"{PKI}/{name}.crt", context.authority(name))
+    # Clients may show what either signed. The key of the cluster's own authority is nowhere here.
+    yield text(f"{PKI}/client-ca.crt", context.authority("ca") + context.authority("signer"))
+    yield text(f"{PKI}/signer.key", context.keys["authorities"]["signer"]["key"], 0o600)
+    for name in (
+        *("apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client"),
+        *("etcd/server", "etcd/peer", "etcd/healthcheck-client"),
+    ):
+        pair = context.pair(name)
+        yield text(f"{PKI}/{name}.crt", pair["certificate"])
+        yield text(f"{PKI}/{name}.key", pair["key"], 0o600)
+    account = context.keys["service_account"]
+    yield text(f"{PKI}/sa.pub", account["public"])
+    yield text(f"{PKI}/sa.key", account["key"], 0o600)
+    own = f"https://{context.node.ip}:{context.cluster.api_port}"
+    for pair, user, path in (
+        ("super-admin", "kubernetes-super-admin", ADMIN),
+        ("controller-manager", "system:kube-controller-manager", _conf("controller-manager")),
+        ("scheduler", "system:kube-scheduler", _conf("scheduler")),
+    ):
+        yield kubeconfig(context, pair, user, path, own)
+
+
+def _conf(name: str) -> str:
+    return f"/etc/kubernetes/{name}.conf"
+
+
+def _etcd(context: Context) -> Iterator[File]:
+    node, pki = context.node, f"{PKI}/etcd"
+    peers = ",".join(f"{one.name}=https://{one.ip}:2380" for one in context.cluster.control_planes)
+    # Only for the first start of a member: what a cluster has become, its data says.
+    initial = {
+        "ETCD_INITIAL_CLUSTER": peers,
+        "ETCD_INITIAL_CLUSTER_STATE": "new",
+        "ETCD_INITIAL_CLUSTER_TOKEN": context.keys["identity"],
+        "ETCD_INITIAL_ADVERTISE_PEER_URLS": f"https://{node.ip}:2380",
+    }
+    lines = [f"{name}={value}\n" for name, value in initial.items()]
+    yield text(_ENVIRONMENT, "".join(lines))
+    values = {
+        "name": node.name,
+        "data-dir": ETCD,
+        "listen-client-urls": f"{_LOCAL}:2379,https://{node.ip}:2379",
+        "advertise-client-urls": f"https://{node.ip}:2379",
+        "listen-peer-urls": f"https://{node.ip}:2380",
+        "listen-metrics-urls": "http://127.0.0.1:2381",
+        "client-cert-auth": "true",
+        "trusted-ca-file": f"{pki}/ca.crt",
+        "cert-file": f"{pki}/server.crt",
+        "key-file": f"{pki}/server.key",
+        "peer-client-cert-auth": "true",
+        "peer-trusted-ca-file": f"{pki}/ca.crt",
+        "peer-cert-file": f"{pki}/peer.crt",
+        "peer-key-file": f"{pki}/peer.key",
+        "tls-min-version": "TLS1.2",
+    }
+    yield unit(
+        "etcd.service",
+        "etcd, the store of Kubernetes",
+        [context.program("etcd"), *flags(values, context, "etcd")],
+        kind="notify",
+        service=(f"EnvironmentFile=-{_ENVIRONMENT}", "TimeoutStartSec=120", "OOMScoreAdjust=-900"),
+    )
+
+
+def _configurations(context: Context) -> Iterator[File]:
+    resources: dict[str, Any] = {
+        "resources": ["secrets"],
+        "providers": [
+            {"secretbox": {"keys": [{"name": "key1", "secret": _secret(context)}]}},
+            {"identity": {}},
+        ],
+    }
+    yield yaml(
+        "/etc/kubernetes/encryption.yaml",
+        {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "EncryptionConfiguration",
+            "resources": [resources],
+        },
+        0o600,
+    )
+    quiet = {"level": "None"}
+    yield yaml(
+        "/etc/kubernetes/audit.yaml",
+        {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [
+                {**quiet, "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version"]},
+                {**quiet, "verbs": ["get", "list", "watch"], "userGroups": ["system:nodes"]},
+                {**quiet, "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+                # What they hold must not be in a log.
+                {
+                    "level": "Metadata",
+                    "resources": [
+                        {"group": "", "resources": ["secrets", "configmaps"]},
+                        {"group": "authentication.k8s.io", "resources": ["tokenreviews"]},
+                    ],
+                },
+                {"level": "Metadata", "verbs": ["get", "list", "watch"]},
+                {"level": "Request"},
+            ],
+        },
+    )
+
+
+def _secret(context: Context) -> str:
+    """The encryption key as standard base64, as the API server reads it."""
+    import base64
+
+    raw = base64.urlsafe_b64decode(context.keys["encryption"])
+    return base64.b64encode(raw).decode()
+
+
+def _api_server(context: Context) -> File:
+    cluster = context.cluster
+    values = {
+        "advertise-address": context.node.ip,
+        "allow-privileged": "true",
+        "authorization-mode": "Node,RBAC",
+        "client-ca-file": f"{PKI}/client-ca.crt",
+        "enable-admission-plugins": "NodeRestriction",
+        "encryption-provider-config": "/etc/kubernetes/encryption.yaml",
+        "etcd-cafile": f"{PKI}/etcd/ca.crt",
+        "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
+        "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
+        "etcd-servers": f"{_LOCAL}:2379",
+        "kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
+        "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
+        "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+        "profiling": "false",
+        "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
+        "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
+        "requestheader-allowed-names": "front-proxy-client",
+        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-username-headers": "X-Remote-User",
+        "secure-port": str(cluster.api_port),
+        "service-account-issuer": f"https://kubernetes.default.svc.{cluster.domain}",
+        "service-account-key-file": f"{PKI}/sa.pub",
+        "service-account-signing-key-file": f"{PKI}/sa.key",
+        "service-cluster-ip-range": cluster.service_range,
+        "tls-cert-file": f"{PKI}/apiserver.crt",
+        "tls-private-key-file": f"{PKI}/apiserver.key",
+        "tls-cipher-suites": _CIPHERS,
+    }
+    if cluster.audit:
+        values |= {
+            "audit-policy-file": "/etc/kubernetes/audit.yaml",
+            "audit-log-path": "/var/log/kubernetes/audit.log",
+            "audit-log-maxage": _KEPT,
+            "audit-log-maxbackup": "10",
+            "audit-log-maxsize": "100",
+        }
+    return unit(
+        "kube-apiserver.service",
+        "The API server of Kubernetes",
+        [context.program("kube-apiserver"), *flags(values, context, "kube-apiserver")],
+        after="etcd.service",
+        kind="notify",
+        # Ended, it lets requests that are under way come to their end.
+        service=("TimeoutStartSec=120", "LogsDirectory=kubernetes", "LogsDirectoryMode=0700"),
+    )
+
+
+def _controller_manager(context: Context) -> File:
+    conf = _conf("controller-manager")
+    values = {
+        "allocate-node-cidrs": "false",  # each machine's is known before it is a node
+        "authentication-kubeconfig": conf,
+        "authorization-kubeconfig": conf,
+        "bind-address": "127.0.0.1",
+        "client-ca-file": f"{PKI}/client-ca.crt",
+        "cluster-name": context.cluster.name,
+        "cluster-signing-cert-file": f"{PKI}/signer.crt",
+        "cluster-signing-key-file": f"{PKI}/signer.key",
+        "controllers": "*,bootstrapsigner,tokencleaner",
+        "kubeconfig": conf,
+        "leader-elect": "true",
+        "profiling": "false",
+        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+        "root-ca-file": f"{PKI}/ca.crt",
+        "service-account-private-key-file": f"{PKI}/sa.key",
+        "use-service-account-credentials": "true",
+    }
+    return unit(
+        "kube-controller-manager.service",
+        "The controllers of Kubernetes",
+        [
+            context.program("kube-controller-manager"),
+            *flags(values, context, "kube-controller-manager"),
+        ],
+        after="kube-apiserver.service",
+    )
+
+
+def _scheduler(context: Context) -> File:
+    conf = _conf("scheduler")
+    values = {
+        "authentication-kubeconfig": conf,
+        "authorization-kubeconfig": conf,
+        "bind-address": "127.0.0.1",
+        "kubeconfig": conf,
+        "leader-elect": "true",
+        "profiling": "false",
+    }
+    return unit(
+        "kube-scheduler.service",
+        "The scheduler of Kubernetes",
+        [context.program("kube-scheduler"), *flags(values, context, "kube-scheduler")],
+        after="kube-apiserver.service",
+    )
+
+
+def member_command(context: Context) -> str:
+    """`etcdctl` with what it needs to be let in."""
+    pki = f"{PKI}/etcd"
+    return (
+        f"{FOLDER}/etcdctl --endpoints={_LOCAL}:2379 --cacert={pki}/ca.crt "
+        f"--cert={pki}/healthcheck-client.crt --key={pki}/healthcheck-client.key"
+    )

@@ -1,0 +1,160 @@
+"""What a cluster is to be: its machines, their parts, its ranges and versions.
+
+Everything has a default; a list of machines is enough. Names are Kubernetes' own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from bazaar.errors import Problem, SpecError
+from bazaar.model.machine import Machine
+from bazaar.model.record import field, record
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?")
+NODE_BITS = 24  # each node's share of the pod range, as a prefix length
+CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane:NoSchedule"
+NETWORKS = ("auto", "routes", "vxlan", "wireguard", "none")
+SERVICE_RANGE = "10.96.0.0/16"
+POD_RANGE = "10.244.0.0/16"
+
+
+@record
+class Node:
+    """One machine of a cluster, by the name it has as a node."""
+
+    name: str
+    machine: Machine
+    control_plane: bool
+    index: int  # which share of the pod range is its own; never given to another
+    address: str = ""  # where the others reach it; "": where we do
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: Sequence[str] = ()  # key=value:Effect
+
+    @property
+    def ip(self) -> str:
+        return self.address or self.machine.address
+
+
+@record
+class Cluster:
+    """One cluster, with nothing left open but what the machines themselves tell."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    version: str
+    service_range: str = SERVICE_RANGE
+    pod_range: str = POD_RANGE
+    domain: str = "cluster.local"
+    api_port: int = 6443
+    endpoint: str = ""  # the address clients use; "": the first control plane's
+    network: str = "auto"
+    gvisor: bool = True
+    audit: bool = True
+    extra_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by component
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def control_planes(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if node.control_plane)
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if not node.control_plane)
+
+    @property
+    def server(self) -> str:
+        """The URL that clients outside use."""
+        return f"https://{self.endpoint or self.control_planes[0].ip}:{self.api_port}"
+
+    @property
+    def dns_ip(self) -> str:
+        """The address of the DNS Service: the tenth, as kubeadm has it."""
+        return str(IPv4Network(self.service_range)[10])
+
+    @property
+    def api_ip(self) -> str:
+        """The address of the Service `kubernetes`: always the first."""
+        return str(IPv4Network(self.service_range)[1])
+
+    def pod_range_of(self, node: Node) -> str:
+        """A node's share of the pod range."""
+        whole = IPv4Network(self.pod_range)
+        size = 1 << (32 - NODE_BITS)
+        return f"{IPv4Address(int(whole.network_address) + node.index * size)}/{NODE_BITS}"
+
+    def taints_of(self, node: Node) -> tuple[str, ...]:
+        """Its own, and the control planes' where somebody else can do the work."""
+        own = (CONTROL_PLANE_TAINT,) if node.control_plane and self.workers else ()
+        return (*own, *node.taints)
+
+    def labels_of(self, node: Node) -> dict[str, str]:
+        """Its own, and what says that it is a control plane."""
+        own = {"node-role.kubernetes.io/control-plane": ""} if node.control_plane else {}
+        return {**own, **node.labels}
+
+
+def control_plane_count(machines: int) -> int:
+    """How many of so many machines are control planes where nobody says: an odd number."""
+    return 3 if machines >= 3 else 1
+
+
+def check(cluster: Cluster) -> None:
+    """Refuse what cannot become a cluster. Raises SpecError with all that is wrong."""
+    found: list[str] = []
+    if not NAME.fullmatch(cluster.name):
+        found.append(f"{cluster.name!r} is no name: small letters, digits and -, at most 42")
+    found += _nodes(cluster)
+    found += _ranges(cluster)
+    if cluster.network not in NETWORKS:
+        found.append(f"network {cluster.network!r}: one of {', '.join(NETWORKS)}")
+    if found:
+        raise SpecError([Problem(text, path=f"cluster {cluster.name}") for text in found])
+
+
+def _nodes(cluster: Cluster) -> list[str]:
+    found: list[str] = []
+    count = len(cluster.control_planes)
+    if count not in (1, 3, 5):
+        found.append(f"{count} control planes: 1, 3 or 5, so that a majority can be lost by none")
+    for what, values in (
+        ("name", [node.name for node in cluster.nodes]),
+        ("address", [node.ip for node in cluster.nodes]),
+    ):
+        for value in sorted({value for value in values if values.count(value) > 1}):
+            found.append(f"two machines have the {what} {value}")
+    for node in cluster.nodes:
+        if not NAME.fullmatch(node.name):
+            found.append(f"{node.name!r} is no node's name: small letters, digits and -")
+    return found
+
+
+def _ranges(cluster: Cluster) -> list[str]:
+    found: list[str] = []
+    networks: dict[str, IPv4Network] = {}
+    for what, text in (("service", cluster.service_range), ("pod", cluster.pod_range)):
+        try:
+            networks[what] = IPv4Network(text)
+        except ValueError as error:
+            found.append(f"{what} range {text!r}: {error}")
+    if len(networks) < 2:
+        return found
+    if networks["service"].overlaps(networks["pod"]):
+        found.append(f"the ranges {cluster.service_range} and {cluster.pod_range} overlap")
+    if networks["service"].prefixlen > 24:
+        found.append(f"service range {cluster.service_range}: at least a /24")
+    room = 1 << max(0, NODE_BITS - networks["pod"].prefixlen)
+    if networks["pod"].prefixlen > NODE_BITS or any(n.index >= room for n in cluster.nodes):
+        found.append(f"pod range {cluster.pod_range}: no room for a /{NODE_BITS} for each node")
+    for node in cluster.nodes:
+        try:
+            address = IPv4Address(node.ip)
+        except ValueError:
+            found.append(f"{node.name}: {node.ip!r} is no IPv4 address; name one for the cluster")
+            continue
+        for what, network in networks.items():
+            if address in network:
+                found.append(f"{node.name}: {node.ip} lies in the {what} range {network}")
+    return found

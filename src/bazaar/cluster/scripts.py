@@ -1,0 +1,172 @@
+"""The scripts that make a plan true: one for each machine and phase, run by sh as root.
+
+Each can be run again, and ends at the first thing that fails with what the unit's journal says.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import tarfile
+from collections.abc import Iterable
+
+from bazaar.cluster.desired import Desired
+from bazaar.cluster.facts import ADMIN, FOLDER
+from bazaar.cluster.parts import PHASES, Context, File, Unit
+from bazaar.cluster.plan import ApiPlan, NodePlan
+
+READY_SECONDS = 90
+_HEAD = r"""
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+set -eu
+# What a unit said last, where it did not start.
+told() {
+  journalctl -u "$1" -n 8 -o cat --no-pager 2>/dev/null | tail -n 4 >&2
+  echo "$1 did not start" >&2
+  exit 1
+}
+start() {
+  systemctl enable -q "$1" 2>/dev/null || true
+  systemctl reset-failed "$1" 2>/dev/null || true
+  systemctl restart "$1" || told "$1"
+  mkdir -p @FOLDER@/started
+}
+# Until a condition holds, for a while; the pauses grow.
+wait_for() {
+  limit=$(($(date +%s) + @SECONDS@))
+  until eval "$2" >/dev/null 2>&1; do
+    [ "$(systemctl is-active "$1")" != failed ] && [ "$(date +%s)" -lt $limit ] || told "$1"
+    sleep 0.1
+  done
+}
+"""
+
+
+def phases(plan: NodePlan) -> list[str]:
+    """The phases in which this machine has something to do."""
+    work = {unit.phase for unit in plan.starts}
+    if plan.packages or plan.sets or plan.write or plan.remove or plan.stops:
+        work.add("prepare")
+    return [phase for phase in PHASES if phase in work]
+
+
+def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str:
+    """What one machine does in one phase."""
+    lines = [_head()]
+    if phase == "prepare":
+        lines += _prepare(plan, wanted, context)
+    for unit in plan.starts:
+        if unit.phase == phase:
+            lines += _start(unit, plan.started[unit.name])
+    return "\n".join(lines)
+
+
+def _head() -> str:
+    return _HEAD.replace("@FOLDER@", FOLDER).replace("@SECONDS@", str(READY_SECONDS))
+
+
+def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:
+    lines = [f"mkdir -p {FOLDER}"]
+    if plan.packages:
+        lines.append(_packages(plan.packages))
+    for name in plan.stops:
+        lines.append(f"systemctl disable -q --now {shlex.quote(name)} || true")
+        lines.append(f"rm -f {FOLDER}/started/{shlex.quote(name)}")
+    if plan.remove:
+        lines.append("rm -f -- " + " ".join(map(shlex.quote, plan.remove)))
+    if plan.write:
+        lines.append(_written(plan.write))
+        if any(file.path.endswith((".service", ".conf")) for file in plan.write):
+            lines.append("systemctl daemon-reload")
+    # Last: until it is there, nobody takes what is half-written for whole.
+    listed = "\n".join(wanted.files)
+    lines.append(f"cat >{FOLDER}/files.new <<'END'\n{listed}\nEND")
+    lines.append(f"mv {FOLDER}/files.new {FOLDER}/files")
+    for name in ("kubectl", "etcdctl"):
+        lines.append(f"ln -sfn {context.program(name)} {FOLDER}/{name}")
+    lines.append(f"ln -sfn {context.program('kubectl')} /usr/local/bin/kubectl")
+    return lines
+
+
+def _packages(names: Iterable[str]) -> str:
+    words = " ".join(map(shlex.quote, names))
+    return (
+        "if command -v apt-get >/dev/null; then\n"
+        "  export DEBIAN_FRONTEND=noninteractive\n"
+        f"  apt-get -q install -y --no-install-recommends {words} >{FOLDER}/packages.log 2>&1 ||\n"
+        f"    {{ apt-get -q update && apt-get -q install -y --no-install-recommends {words}; }} "
+        f">{FOLDER}/packages.log 2>&1 || {{ tail -n 3 {FOLDER}/packages.log >&2; exit 1; }}\n"
+        "elif command -v dnf >/dev/null; then\n"
+        f"  dnf -q -y install {words} >{FOLDER}/packages.log 2>&1 ||\n"
+        f"    {{ tail -n 3 {FOLDER}/packages.log >&2; exit 1; }}\n"
+        f"else\n  echo 'no apt-get and no dnf: install {words} there' >&2; exit 1\nfi"
+    )
+
+
+def _written(files: Iterable[File]) -> str:
+    """The files in one archive, on the script's own way: no further round trip."""
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w:gz", compresslevel=6, format=tarfile.PAX_FORMAT
+    ) as to:
+        for file in files:
+            entry = tarfile.TarInfo(file.path.lstrip("/"))
+            entry.size, entry.mode = len(file.content), file.mode
+            to.addfile(entry, io.BytesIO(file.content))
+    text = base64.encodebytes(buffer.getvalue()).decode()
+    return f"base64 -d <<'END' | tar -xzpf - --no-same-owner -C /\n{text}END"
+
+
+def _start(unit: Unit, digest: str) -> list[str]:
+    name = shlex.quote(unit.name)
+    lines = [f"start {name}"]
+    if unit.ready:
+        lines.append(f"wait_for {name} {shlex.quote(unit.ready)}")
+    lines.append(f"echo {digest} >{FOLDER}/started/{name}")
+    return lines
+
+
+def api_script(plan: ApiPlan, context: Context) -> str:
+    """What a control plane tells the API: manifests first, then nodes as they register."""
+    kubectl = f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
+    lines = [
+        _head(),
+        f'k() {{ {kubectl} "$@"; }}',
+        # Early on, some of the API's own objects are still being made.
+        (
+            f'again() {{ n=0; until "$@" >{FOLDER}/said 2>&1; do n=$((n + 1)); '
+            f"[ $n -lt 60 ] || {{ tail -n 3 {FOLDER}/said >&2; exit 1; }}; sleep 0.25; done; }}"
+        ),
+    ]
+    if plan.manifests:
+        lines.append(f"cat >{FOLDER}/manifests.yaml <<'END'\n{plan.manifests}END")
+        lines.append(
+            "again k apply --server-side --force-conflicts --field-manager bazaar "
+            f"-f {FOLDER}/manifests.yaml"
+        )
+    names = list(dict.fromkeys([*plan.missing, *plan.ranges, *plan.labels]))
+    if names:
+        lines.append(
+            "for n in " + " ".join(names) + f"; do wait_for kube-apiserver.service "
+            f'"{kubectl} get node $n"; done'
+        )
+    for name, own in plan.ranges.items():
+        patch = f'{{"spec":{{"podCIDR":"{own}","podCIDRs":["{own}"]}}}}'
+        lines.append(f"again k patch node {name} --type merge -p {shlex.quote(patch)}")
+    for name, labels in plan.labels.items():
+        words = " ".join(map(shlex.quote, labels.split()))
+        lines.append(f"again k label --overwrite node {name} {words}")
+    if plan.missing:
+        lines.append(
+            f"k wait --for=condition=Ready --timeout={READY_SECONDS}s "
+            + " ".join(f"node/{name}" for name in plan.missing)
+            + " >/dev/null"
+        )
+    if plan.manifests:
+        lines.append(
+            "k -n kube-system create configmap bazaar "
+            f"--from-literal=digest={plan.digest} --dry-run=client -o yaml | "
+            "k apply --server-side --force-conflicts --field-manager bazaar -f - >/dev/null"
+        )
+    return "\n".join(lines)
