@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from bazaar.trace.check import MapInfo
 
 KEYS = 4096  # entries of a map, as bpftrace has it
-_SMALL = 64  # bytes of a value up to which the kernel allocates all entries beforehand
+# Bytes of a map's values up to which the kernel allocates all beforehand. One that allocates as
+# keys come loses those for which a busy kernel has no memory at hand.
+_BEFOREHAND = 32 << 20
 
 
 @record
@@ -47,12 +49,14 @@ class MapLayout:
 
     def spec(self) -> MapSpec:
         """The kernel map's blueprint."""
-        from bazaar.bpf.maps import MapFlag, MapSpec, MapType
+        from bazaar.bpf.maps import MapFlag, MapSpec, MapType, possible_cpus
 
         kind = MapType.PERCPU_HASH if self.per_cpu else MapType.HASH
-        flags = 0 if self.value_size <= _SMALL else MapFlag.NO_PREALLOC
+        entries = KEYS if self.keys else 1
+        size = entries * self.value_size * (possible_cpus() if self.per_cpu else 1)
+        flags = 0 if size <= _BEFOREHAND else MapFlag.NO_PREALLOC
         name = self.name.replace("@", "at_")
-        return MapSpec(name, kind, self.key_size, self.value_size, KEYS if self.keys else 1, flags)
+        return MapSpec(name, kind, self.key_size, self.value_size, entries, flags)
 
 
 def buckets(kind: Aggregate) -> int:
