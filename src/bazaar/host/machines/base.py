@@ -153,6 +153,7 @@ def _bootstrap(folder: Path, packages: Sequence[str], progress: Progress) -> Non
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
         f"--aptopt={folder / 'apt.conf'}",
         '--aptopt=Acquire::Languages "none";',
+        '--aptopt=APT::Sandbox::User "root";',  # the folder is for root alone
         *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
         f"--include={','.join(dict.fromkeys([*PACKAGES, *packages]))}",
         *(f"--customize-hook={hook}" for hook in hooks),
