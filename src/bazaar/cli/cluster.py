@@ -13,7 +13,7 @@ from bazaar.cli.output import Progress, colour, output_option, print_json
 
 if TYPE_CHECKING:
     from bazaar.model.change import Change
-    from bazaar.up.clusters import Request
+    from bazaar.up.cluster_request import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
@@ -66,7 +66,7 @@ def _asked(function: Command) -> Command:
 
 
 def _request(options: dict[str, Any]) -> Request:
-    from bazaar.up.clusters import Request
+    from bazaar.up.cluster_request import Request
 
     machines = [one for one in (options.pop("machines") or "").split(",") if one.strip()]
     planes = options.pop("control_planes")
@@ -94,14 +94,20 @@ def plan(output: str, **options: Any) -> None:
 
 @command.command("apply")
 @_asked
+@click.option("--yes", is_flag=True, help="Take machines out of the cluster without asking.")
 @output_option
-def apply(output: str, **options: Any) -> None:
+def apply(output: str, yes: bool, **options: Any) -> None:
     """Make the cluster as it is to be; done again, it goes on where it was."""
-    from bazaar.up import clusters
+    from bazaar.up import cluster_request, clusters
 
+    request = _request(options)
+    going = cluster_request.leaving(request)
+    if going and not yes:
+        question = f"Take {', '.join(going)} out of the cluster, with what they hold?"
+        click.confirm(question, abort=True, err=True)
     progress = Progress()
     try:
-        outcome = clusters.apply(_request(options), progress.step)
+        outcome = clusters.apply(request, progress.step)
     finally:
         progress.clear()
     if output == "json":
@@ -158,7 +164,9 @@ def _show(changes: list[Change]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (1, 2)]
     for sign, name, kind, rest in rows:
         print(f"  {sign} {name.ljust(widths[0])}  {kind.ljust(widths[1])}  {rest}".rstrip())
-    count, machines = len(changes), len({change.name for change in changes})
+    of_all = ("manifests", "cluster")
+    machines = len({change.name for change in changes if change.kind not in of_all})
+    count = len(changes)
     print(f"{count} change{'s' * (count != 1)} on {machines} machine{'s' * (machines != 1)}.")
 
 

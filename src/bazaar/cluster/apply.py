@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bazaar.cluster import addons, checks, network, store
+from bazaar.cluster import addons, checks, etcd, network, store
 from bazaar.cluster import facts as ask
 from bazaar.cluster.description import Cluster, Node, check
 from bazaar.cluster.desired import Desired, desired
@@ -50,6 +50,7 @@ class Session:
         self.ages: dict[str, float] = {}
         self.contexts: dict[str, Context] = {}
         self.wanted: dict[str, Desired] = {}
+        self.members: list[str] = []  # of etcd, by the names of their nodes
 
     async def look(self) -> None:
         """Ask all machines what they are. Raises where one cannot say."""
@@ -98,7 +99,10 @@ class Session:
             self.wanted[node.name] = desired(context)
             nodes.append(plan_node(context, self.wanted[node.name]))
         manifests, digest = addons.document(self.cluster, gvisor=self.cluster.gvisor)
-        fresh = not any(self.facts[node.name].nodes for node in self.cluster.control_planes)
+        planes = [self.facts[node.name] for node in self.cluster.control_planes]
+        fresh = not any(facts.nodes for facts in planes)
+        for facts in planes:
+            self.members = self.members or list(facts.members)
         api = plan_api(self.cluster, self.facts, manifests, digest)
         return Plan(self.cluster, tuple(nodes), api, fresh)
 
@@ -106,7 +110,7 @@ class Session:
         """Make the plan true; the seconds each phase took."""
         took: dict[str, float] = {}
         began = time.monotonic()
-        await self._carry(plan)
+        await self.carry(plan)
         took["carry"] = time.monotonic() - began
         for phase in PHASES:
             began = time.monotonic()
@@ -120,17 +124,23 @@ class Session:
                 await each(
                     plan.cluster,
                     [node.node for node in group],
-                    lambda node, phase=phase: self._phase(plan, node, phase),
+                    lambda node, phase=phase: self.phase(plan, node, phase),
                 )
             took[phase] = time.monotonic() - began
-        if not plan.api.empty:
-            began = time.monotonic()
-            self.progress(f"{plan.cluster.name}: waiting for the nodes")
-            await each(plan.cluster, plan.cluster.control_planes[:1], lambda n: self._api(plan, n))
-            took["api"] = time.monotonic() - began
+        began = time.monotonic()
+        await self.api(plan)
+        took["api"] = time.monotonic() - began
         return took
 
-    async def _carry(self, plan: Plan) -> None:
+    async def api(self, plan: Plan) -> None:
+        """Tell the API what it does not know, and wait until all nodes are ready."""
+        if plan.api.empty:
+            return
+        self.progress(f"{plan.cluster.name}: waiting for the nodes")
+        planes = plan.cluster.control_planes[:1]
+        await each(plan.cluster, planes, lambda node: self._api(plan, node))
+
+    async def carry(self, plan: Plan) -> None:
         busy = [node for node in plan.nodes if node.sets]
         if busy:
             self.progress(f"{plan.cluster.name}: carrying programs, {_count(len(busy))}")
@@ -151,12 +161,27 @@ class Session:
             manifest = "manifest.json"
             await connection.send(path / manifest, f"{there}/{manifest}", root=True)
 
-    async def _phase(self, plan: Plan, node: Node, phase: str) -> None:
+    async def phase(self, plan: Plan, node: Node, phase: str) -> None:
+        """Do what one machine has to do in one phase."""
+        if phase == "etcd" and not plan.fresh:
+            await self._join(plan, node)
         one = next(one for one in plan.nodes if one.node.name == node.name)
         text = script(one, self.wanted[node.name], self.contexts[node.name], phase)
         await self.connections[node.name].run(
             text, root=True, timeout=SCRIPT_SECONDS, what=_TITLES[phase]
         )
+
+    async def _join(self, plan: Plan, node: Node) -> None:
+        """Have etcd's members take a new one in, and tell it who they are."""
+        if node.name in self.members:
+            return
+        member = next(one for one in plan.cluster.control_planes if one.name in self.members)
+        text = etcd.add(self.contexts[member.name], node)
+        what = f"taking {node.name} into etcd"
+        await self.connections[member.name].run(text, root=True, what=what)
+        context = self.contexts[node.name]
+        self.contexts[node.name] = replace(context, members=tuple(self.members))
+        self.members.append(node.name)
 
     async def _api(self, plan: Plan, node: Node) -> None:
         text = api_script(plan.api, self.contexts[node.name])

@@ -90,16 +90,6 @@ def _conf(name: str) -> str:
 
 def _etcd(context: Context) -> Iterator[File]:
     node, pki = context.node, f"{PKI}/etcd"
-    peers = ",".join(f"{one.name}=https://{one.ip}:2380" for one in context.cluster.control_planes)
-    # Only for the first start of a member: what a cluster has become, its data says.
-    initial = {
-        "ETCD_INITIAL_CLUSTER": peers,
-        "ETCD_INITIAL_CLUSTER_STATE": "new",
-        "ETCD_INITIAL_CLUSTER_TOKEN": context.keys["identity"],
-        "ETCD_INITIAL_ADVERTISE_PEER_URLS": f"https://{node.ip}:2380",
-    }
-    lines = [f"{name}={value}\n" for name, value in initial.items()]
-    yield text(_ENVIRONMENT, "".join(lines))
     values = {
         "name": node.name,
         "data-dir": ETCD,
@@ -123,6 +113,25 @@ def _etcd(context: Context) -> Iterator[File]:
         [context.program("etcd"), *flags(values, context, "etcd")],
         kind="notify",
         service=(f"EnvironmentFile=-{_ENVIRONMENT}", "TimeoutStartSec=120", "OOMScoreAdjust=-900"),
+    )
+
+
+def initial(context: Context) -> str:
+    """A script that says what a member's first start needs to know.
+
+    What a cluster has become since, its data says: no file of the plan holds this.
+    """
+    planes = context.cluster.control_planes
+    joined = [*context.members, context.node.name] if context.members else []
+    peers = [node for node in planes if not joined or node.name in joined]
+    listed = ",".join(f"{node.name}=https://{node.ip}:2380" for node in peers)
+    return (
+        f"[ -d {ETCD}/member ] || cat >{_ENVIRONMENT} <<'END'\n"
+        f"ETCD_INITIAL_CLUSTER={listed}\n"
+        f"ETCD_INITIAL_CLUSTER_STATE={'existing' if context.members else 'new'}\n"
+        f"ETCD_INITIAL_CLUSTER_TOKEN={context.keys['identity']}\n"
+        f"ETCD_INITIAL_ADVERTISE_PEER_URLS=https://{context.node.ip}:2380\n"
+        "END"
     )
 
 

@@ -67,6 +67,7 @@ class Context:
     programs: Programs
     extras: Programs
     gvisor: bool
+    members: tuple[str, ...] = ()  # of etcd, by node, where there are some that it joins
 
     def program(self, name: str) -> str:
         """Where a program of ours lies on the machine."""
@@ -170,9 +171,7 @@ def unit(
         "[Service]",
         f"Type={kind}",
         "ExecStart=" + " \\\n  ".join(command),
-        "Restart=always",
-        "RestartSec=1",
-        "LimitNOFILE=1048576",
+        *(("Restart=always", "RestartSec=1", "LimitNOFILE=1048576") if kind != "oneshot" else ()),
         *service,
         "",
         "[Install]",

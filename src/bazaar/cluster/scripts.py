@@ -11,10 +11,12 @@ import shlex
 import tarfile
 from collections.abc import Iterable
 
+from bazaar.cluster import control_plane
 from bazaar.cluster.desired import Desired
 from bazaar.cluster.facts import ADMIN, FOLDER
 from bazaar.cluster.parts import PHASES, Context, File, Unit
 from bazaar.cluster.plan import ApiPlan, NodePlan
+from bazaar.cluster.worker import CNI_PROGRAMS
 
 READY_SECONDS = 90
 _HEAD = r"""
@@ -58,6 +60,7 @@ def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str
         lines += _prepare(plan, wanted, context)
     for unit in plan.starts:
         if unit.phase == phase:
+            lines += [control_plane.initial(context)] if unit.name == "etcd.service" else []
             lines += _start(unit, plan.started[unit.name])
     return "\n".join(lines)
 
@@ -83,6 +86,7 @@ def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:
     listed = "\n".join(wanted.files)
     lines.append(f"cat >{FOLDER}/files.new <<'END'\n{listed}\nEND")
     lines.append(f"mv {FOLDER}/files.new {FOLDER}/files")
+    lines.append(f"ln -sfn {context.programs.there}/bin {CNI_PROGRAMS}")
     for name in ("kubectl", "etcdctl"):
         lines.append(f"ln -sfn {context.program(name)} {FOLDER}/{name}")
     lines.append(f"ln -sfn {context.program('kubectl')} /usr/local/bin/kubectl")

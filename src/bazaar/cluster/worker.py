@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import (
     BALANCER_PORT,
     PKI,
@@ -23,6 +24,7 @@ from bazaar.cluster.parts import (
 )
 
 PAUSE = "bazaar.local/pause:1"
+CNI_PROGRAMS = f"{FOLDER}/cni"  # a link: another version is no reason to start containerd again
 KUBELET = "/var/lib/kubelet/config.yaml"
 _CONTAINERD = "/etc/containerd/config.toml"
 _DROPIN = "/etc/systemd/system/containerd.service.d/bazaar.conf"
@@ -45,8 +47,7 @@ def files(context: Context) -> Iterator[File]:
 def units(context: Context) -> Iterator[Unit]:
     """The units, in the order of their start."""
     runtime = f"ctr -a /run/containerd/containerd.sock -n k8s.io image ls -q | grep -qx {PAUSE}"
-    wrapper = (_GVISOR,) if context.gvisor else ()
-    yield Unit("containerd.service", "prepare", (_CONTAINERD, _DROPIN, *wrapper), runtime)
+    yield Unit("containerd.service", "prepare", (_CONTAINERD, _DROPIN), runtime)
     if len(context.cluster.control_planes) > 1:
         yield Unit("bazaar-balancer.service", "prepare", (_BALANCER,))
     pki = tuple(f"{PKI}/{name}" for name in ("ca.crt", "client-ca.crt", "kubelet.crt"))
@@ -91,7 +92,7 @@ def _containerd(context: Context) -> Iterator[File]:
         '[plugins."io.containerd.grpc.v1.cri"]',
         *(f"  {name} = {_toml(value)}" for name, value in cri.items()),
         '[plugins."io.containerd.grpc.v1.cri".cni]',
-        f'  bin_dir = "{context.programs.there}/bin"',
+        f'  bin_dir = "{CNI_PROGRAMS}"',
         '  conf_dir = "/etc/cni/net.d"',
         '[plugins."io.containerd.grpc.v1.cri".registry]',
         '  config_path = "/etc/containerd/certs.d"',

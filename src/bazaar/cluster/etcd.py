@@ -1,0 +1,68 @@
+"""etcd's members: taking one in before it starts, letting one go, snapshots and restores."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from bazaar.cluster.control_plane import ETCD, member_command
+from bazaar.cluster.description import Node
+from bazaar.cluster.facts import FOLDER
+from bazaar.cluster.parts import Context
+
+SNAPSHOT = f"{FOLDER}/snapshot.db"
+
+
+def add(context: Context, node: Node) -> str:
+    """A script, for a member, that takes ``node`` in; nothing where it is one already."""
+    command = member_command(context)
+    url = f"https://{node.ip}:2380"
+    # What was taken in and never started has no name yet; its address tells.
+    return (
+        f"{command} member list | grep -qF {shlex.quote(url)} || "
+        f"{command} member add {node.name} --peer-urls={url}"
+    )
+
+
+def remove(context: Context, node: Node) -> str:
+    """A script, for a member, that lets ``node`` go; nothing where it is none."""
+    command = member_command(context)
+    url = f"https://{node.ip}:2380"
+    return (
+        f"id=$({command} member list | grep -F {shlex.quote(url)} | cut -d, -f1)\n"
+        f'[ -z "$id" ] || {command} member remove "$id"'
+    )
+
+
+def save(context: Context) -> str:
+    """A script that writes a snapshot of what etcd holds, checked, readable by root alone."""
+    etcdutl = context.program("etcdutl")
+    return (
+        f"umask 077; rm -f {SNAPSHOT}\n"
+        f"{member_command(context)} snapshot save {SNAPSHOT} >/dev/null 2>&1 || "
+        "{ echo 'etcd gave no snapshot' >&2; exit 1; }\n"
+        f"{etcdutl} snapshot status {SNAPSHOT} -w json"
+    )
+
+
+def restore(context: Context, nodes: Sequence[Node]) -> str:
+    """A script that puts a snapshot in place of what etcd held, as one of the members ``nodes``.
+
+    What was there is kept beside, once, under another name.
+    """
+    peers = ",".join(f"{node.name}=https://{node.ip}:2380" for node in nodes)
+    # Whoever watched before must not believe that revisions went back.
+    return (
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin; set -eu\n"
+        "systemctl stop kube-apiserver.service kube-controller-manager.service "
+        "kube-scheduler.service etcd.service 2>/dev/null || true\n"
+        f"rm -rf {ETCD}.new\n"
+        f"{context.program('etcdutl')} snapshot restore {SNAPSHOT} --data-dir {ETCD}.new "
+        f"--name {context.node.name} --initial-cluster {shlex.quote(peers)} "
+        f"--initial-cluster-token {context.keys['identity']} "
+        f"--initial-advertise-peer-urls https://{context.node.ip}:2380 "
+        "--bump-revision 1000000000 --mark-compacted >/dev/null 2>&1 || "
+        "{ echo 'the snapshot could not be restored' >&2; exit 1; }\n"
+        f"rm -rf {ETCD}.before; [ ! -e {ETCD} ] || mv {ETCD} {ETCD}.before\n"
+        f"mv {ETCD}.new {ETCD}; chmod 700 {ETCD}; rm -f {SNAPSHOT}\n"
+    )

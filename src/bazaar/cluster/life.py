@@ -1,0 +1,112 @@
+"""What happens to machines of a cluster that lives: they join, they leave, they are upgraded."""
+
+from __future__ import annotations
+
+import contextlib
+
+from bazaar.cluster import etcd, removal
+from bazaar.cluster.apply import Session
+from bazaar.cluster.description import Node
+from bazaar.cluster.facts import ADMIN
+from bazaar.cluster.parts import PHASES
+from bazaar.cluster.plan import NodePlan, Plan, plan_node
+from bazaar.cluster.scripts import phases
+from bazaar.errors import BazaarError, ClusterError
+from bazaar.host import remote
+
+DRAIN_SECONDS = 120
+
+
+def kubectl(session: Session) -> str:
+    """`kubectl` on a control plane, as whoever may do anything."""
+    context = session.contexts[session.cluster.control_planes[0].name]
+    return f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
+
+
+def drain(session: Session, node: Node) -> str:
+    """A script, for a control plane, that moves what runs on a node elsewhere."""
+    return (
+        f"{kubectl(session)} get node {node.name} >/dev/null 2>&1 || exit 0\n"
+        f"{kubectl(session).replace('--request-timeout 20s', '')} drain {node.name} "
+        "--ignore-daemonsets --delete-emptydir-data --force "
+        f"--timeout={DRAIN_SECONDS}s >/dev/null"
+    )
+
+
+async def remove(session: Session, node: Node) -> None:
+    """Let a machine go: drained, out of etcd, no more a node, and nothing of ours left there.
+
+    A machine that does not answer goes all the same: it is lost.
+    """
+    session.progress(f"{node.name}: leaving the cluster")
+    first = session.connections[session.cluster.control_planes[0].name]
+    context = session.contexts[session.cluster.control_planes[0].name]
+    with contextlib.suppress(BazaarError):  # what cannot be moved within its time is lost
+        await first.run(
+            drain(session, node), root=True, timeout=DRAIN_SECONDS + 30, what="draining"
+        )
+    if node.control_plane:
+        await first.run(etcd.remove(context, node), root=True, what=f"etcd without {node.name}")
+    gone = f"{kubectl(session)} delete node {node.name} --ignore-not-found --wait=false"
+    await first.run(gone, root=True, what=f"deleting the node {node.name}")
+    with contextlib.suppress(BazaarError):
+        async with remote.connect(node.machine, timeout=5) as there:
+            await there.run(removal.RESET, root=True, timeout=120, what="taking the cluster away")
+
+
+async def upgrade(session: Session, plan: Plan, *, back: Session | None) -> None:
+    """Bring the machines to another version, one after the other: control planes, then workers.
+
+    Workers are drained before. A machine that fails is brought back to what it was by ``back``,
+    a session of the old version, and the error says so.
+    """
+    await session.carry(plan)
+    by_name = {one.node.name: one for one in plan.nodes if not one.empty}
+    nodes = [*plan.cluster.control_planes, *plan.cluster.workers]
+    for node in nodes:
+        if node.name not in by_name:
+            continue
+        session.progress(f"{node.name}: {session.programs.version}")
+        try:
+            await _one(session, plan, by_name[node.name])
+        except BazaarError as error:
+            told = await _brought_back(back, node)
+            raise ClusterError(f"{error.message}\n{told}", hint=error.hint) from error
+    await session.api(plan)
+
+
+async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
+    node = one.node
+    others = [n for n in plan.cluster.nodes if n.name != node.name]
+    movable = not plan.cluster.taints_of(node) and any(
+        not plan.cluster.taints_of(other) for other in others
+    )
+    first = session.connections[plan.cluster.control_planes[0].name]
+    if movable:
+        await first.run(
+            drain(session, node),
+            root=True,
+            timeout=DRAIN_SECONDS + 30,
+            what=f"draining {node.name}",
+        )
+    for phase in PHASES:
+        if phase in phases(one):
+            await session.phase(plan, node, phase)
+    script = (
+        f"{kubectl(session)} wait --for=condition=Ready --timeout=90s node/{node.name} >/dev/null\n"
+        f"{kubectl(session)} uncordon {node.name} >/dev/null"
+    )
+    await first.run(script, root=True, timeout=120, what=f"waiting for {node.name}")
+
+
+async def _brought_back(back: Session | None, node: Node) -> str:
+    if back is None:
+        return f"{node.name} stays as it is"
+    try:
+        await back.look()
+        planned = back.plan(keep=True)
+        one = plan_node(back.contexts[node.name], back.wanted[node.name])
+        await _one(back, planned, one)
+    except BazaarError as error:
+        return f"{node.name} could not be brought back to {back.programs.version}: {error.message}"
+    return f"{node.name} is back at {back.programs.version}"
