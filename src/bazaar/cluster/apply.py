@@ -55,12 +55,17 @@ class Session:
     async def look(self) -> None:
         """Ask all machines what they are. Raises where one cannot say."""
         self.progress(f"{self.cluster.name}: looking at {_count(len(self.cluster.nodes))}")
-        await each(self.cluster, self.cluster.nodes, self._look)
+        first = self.cluster.control_planes[0]
+        await each(self.cluster, self.cluster.nodes, lambda node: self._look(node, node is first))
+        # One control plane's word is enough; where it has none, the others may.
+        others = self.cluster.control_planes[1:]
+        if not self.facts[first.name].nodes and others:
+            await each(self.cluster, others, lambda node: self._look(node, True))
         self.cluster = replace(self.cluster, nodes=tuple(map(self._placed, self.cluster.nodes)))
 
-    async def _look(self, node: Node) -> None:
+    async def _look(self, node: Node, api: bool) -> None:
         result = await self.connections[node.name].run(
-            ask.script(), root=True, what="reading its facts"
+            ask.script(api=api), root=True, what="reading its facts"
         )
         facts = ask.parse(result.output, node.name)
         with contextlib.suppress(ValueError):

@@ -63,9 +63,15 @@ class Facts:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def script() -> str:
-    """The shell script that prints a machine's facts. It changes nothing."""
-    return SCRIPT().replace("@FOLDER@", FOLDER).replace("@SETS@", SETS).replace("@ADMIN@", ADMIN)
+def script(*, api: bool) -> str:
+    """The shell script that prints a machine's facts. It changes nothing.
+
+    With ``api`` a control plane says, too, what the API and etcd know.
+    """
+    asked = "ASK_API=1\n" if api else ""
+    return asked + SCRIPT().replace("@FOLDER@", FOLDER).replace("@SETS@", SETS).replace(
+        "@ADMIN@", ADMIN
+    )
 
 
 def parse(text: str, machine: str) -> Facts:

@@ -38,7 +38,7 @@ class Unit:
     phase: str
     files: tuple[str, ...]  # paths
     ready: str = ""  # a shell condition to wait for after a start
-    reload: bool = False  # reloads instead of being started again
+    reload: bool = False  # once it runs, it is told to read its files again
 
 
 @record

@@ -31,7 +31,7 @@ told() {
 start() {
   systemctl enable -q "$1" 2>/dev/null || true
   systemctl reset-failed "$1" 2>/dev/null || true
-  systemctl restart "$1" || told "$1"
+  systemctl "$2" "$1" || told "$1"
   mkdir -p @FOLDER@/started
 }
 # Until a condition holds, for a while; the pauses grow.
@@ -124,7 +124,7 @@ def _written(files: Iterable[File]) -> str:
 
 def _start(unit: Unit, digest: str) -> list[str]:
     name = shlex.quote(unit.name)
-    lines = [f"start {name}"]
+    lines = [f"start {name} {'reload-or-restart' if unit.reload else 'restart'}"]
     if unit.ready:
         lines.append(f"wait_for {name} {shlex.quote(unit.ready)}")
     lines.append(f"echo {digest} >{FOLDER}/started/{name}")

@@ -63,7 +63,9 @@ async def _ask(cluster: Cluster) -> dict[str, Facts | BazaarError]:
     async def one(node: Node) -> Facts | BazaarError:
         try:
             async with remote.connect(node.machine, timeout=5) as there:
-                result = await there.run(ask.script(), root=True, what="reading its facts")
+                result = await there.run(
+                    ask.script(api=node.control_plane), root=True, what="reading its facts"
+                )
                 return ask.parse(result.output, node.name)
         except BazaarError as error:
             return error

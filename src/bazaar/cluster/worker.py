@@ -49,7 +49,7 @@ def units(context: Context) -> Iterator[Unit]:
     runtime = f"ctr -a /run/containerd/containerd.sock -n k8s.io image ls -q | grep -qx {PAUSE}"
     yield Unit("containerd.service", "prepare", (_CONTAINERD, _DROPIN), runtime)
     if len(context.cluster.control_planes) > 1:
-        yield Unit("bazaar-balancer.service", "prepare", (_BALANCER,))
+        yield Unit("bazaar-balancer.service", "prepare", (_BALANCER,), reload=True)
     pki = tuple(f"{PKI}/{name}" for name in ("ca.crt", "client-ca.crt", "kubelet.crt"))
     yield Unit(
         "kubelet.service",
@@ -59,8 +59,8 @@ def units(context: Context) -> Iterator[Unit]:
     )
     proxy = ("/var/lib/kube-proxy/config.yaml", "/etc/kubernetes/kube-proxy.conf")
     yield Unit("kube-proxy.service", "node", proxy)
-    dns = ("/etc/coredns/Corefile", "/etc/kubernetes/coredns.conf")
-    yield Unit("coredns.service", "node", dns)
+    # It reads its Corefile again by itself.
+    yield Unit("coredns.service", "node", ("/etc/kubernetes/coredns.conf",))
 
 
 def packages(context: Context) -> list[str]:
@@ -281,6 +281,7 @@ def _dns(context: Context) -> Iterator[File]:
         f"{forward}"
         "  cache 30\n"
         "  loadbalance\n"
+        "  reload 2s\n"
         "}\n"
     )
     yield text("/etc/coredns/Corefile", corefile)
@@ -328,4 +329,5 @@ def _balancer_unit() -> File:
         "bazaar-balancer.service",
         "The way to the API servers",
         ["/usr/sbin/haproxy", "-W", "-db", "-f", _BALANCER],
+        service=("ExecReload=/bin/kill -USR2 $MAINPID",),
     )
