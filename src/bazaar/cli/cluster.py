@@ -14,12 +14,29 @@ from bazaar.cli.output import Progress, colour, output_option, print_json
 if TYPE_CHECKING:
     from bazaar.model.change import Change
     from bazaar.up.cluster_request import Request
+    from bazaar.up.clusters import Outcome
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+LATER = ("status", "upgrade", "certs", "backup", "restore", "shell")
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
 
-@click.group()
+class Commands(click.Group):
+    """Finds the commands of a cluster that lives where they are, when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *LATER]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATER:
+            from bazaar.cli import cluster_life
+
+            found: click.Command = getattr(cluster_life, cmd_name)
+            return found
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands)
 def command() -> None:
     """Make Kubernetes clusters of machines, change them, look after them.
 
@@ -28,13 +45,14 @@ def command() -> None:
     """
 
 
-def _named(function: Command) -> Command:
+def named(function: Command) -> Command:
+    """The option that names one of several clusters."""
     return click.option("--name", metavar="NAME", help="Which cluster, where there are several.")(
         function
     )
 
 
-def _asked(function: Command) -> Command:
+def asked(function: Command) -> Command:
     """The options that say which cluster, and what it is to be."""
     for option in reversed(
         [
@@ -62,10 +80,11 @@ def _asked(function: Command) -> Command:
         ]
     ):
         function = option(function)
-    return _named(function)
+    return named(function)
 
 
-def _request(options: dict[str, Any]) -> Request:
+def request_of(options: dict[str, Any]) -> Request:
+    """What the options of `asked` say."""
     from bazaar.up.cluster_request import Request
 
     machines = [one for one in (options.pop("machines") or "").split(",") if one.strip()]
@@ -74,7 +93,7 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 @command.command("plan")
-@_asked
+@asked
 @output_option
 def plan(output: str, **options: Any) -> None:
     """Show, for each machine, what `apply` would change, and why; change nothing."""
@@ -82,7 +101,7 @@ def plan(output: str, **options: Any) -> None:
 
     progress = Progress()
     try:
-        cluster, changes = clusters.plan(_request(options), progress.step)
+        cluster, changes = clusters.plan(request_of(options), progress.step)
     finally:
         progress.clear()
     if output == "json":
@@ -93,14 +112,14 @@ def plan(output: str, **options: Any) -> None:
 
 
 @command.command("apply")
-@_asked
+@asked
 @click.option("--yes", is_flag=True, help="Take machines out of the cluster without asking.")
 @output_option
 def apply(output: str, yes: bool, **options: Any) -> None:
     """Make the cluster as it is to be; done again, it goes on where it was."""
     from bazaar.up import cluster_request, clusters
 
-    request = _request(options)
+    request = request_of(options)
     going = cluster_request.leaving(request)
     if going and not yes:
         question = f"Take {', '.join(going)} out of the cluster, with what they hold?"
@@ -110,6 +129,14 @@ def apply(output: str, yes: bool, **options: Any) -> None:
         outcome = clusters.apply(request, progress.step)
     finally:
         progress.clear()
+    show_outcome(outcome, output, "is ready")
+    if output != "json" and outcome.changes:
+        name = outcome.cluster.name
+        progress.done(f"bazaar cluster shell --name {name}, or kubeconfig for your own kubectl")
+
+
+def show_outcome(outcome: Outcome, output: str, said: str) -> None:
+    """Print what was changed and how long it took."""
     if output == "json":
         print_json(
             {
@@ -123,13 +150,13 @@ def apply(output: str, yes: bool, **options: Any) -> None:
     _show(outcome.changes)
     if outcome.changes:
         parts = ", ".join(f"{name} {took:.1f} s" for name, took in outcome.phases.items())
-        name = outcome.cluster.name
-        progress.done(f"cluster {name} is ready, in {outcome.seconds:.1f} s   ({parts})")
-        progress.done(f"bazaar cluster kubeconfig --name {name} >~/.kube/config")
+        told = f"   ({parts})" if parts else ""
+        line = f"cluster {outcome.cluster.name} {said}, in {outcome.seconds:.1f} s{told}"
+        print(line, file=sys.stderr)
 
 
 @command.command("kubeconfig")
-@_named
+@named
 def kubeconfig(name: str | None) -> None:
     """Print an administrator's kubeconfig: bazaar cluster kubeconfig >~/.kube/config"""
     from bazaar.up import clusters
@@ -138,7 +165,7 @@ def kubeconfig(name: str | None) -> None:
 
 
 @command.command("reset")
-@_asked
+@asked
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(yes: bool, name: str | None, local: int | None, **_: Any) -> None:
     """Take a cluster away from its machines, with all that runs on it and its data."""

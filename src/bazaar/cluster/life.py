@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from bazaar.cluster import etcd, removal
-from bazaar.cluster.apply import Session
+from bazaar.cluster.apply import Session, each
 from bazaar.cluster.description import Node
 from bazaar.cluster.facts import ADMIN
 from bazaar.cluster.parts import PHASES
@@ -54,11 +55,12 @@ async def remove(session: Session, node: Node) -> None:
             await there.run(removal.RESET, root=True, timeout=120, what="taking the cluster away")
 
 
-async def upgrade(session: Session, plan: Plan, *, back: Session | None) -> None:
+async def upgrade(session: Session, plan: Plan, *, back: Session | None, done: list[str]) -> None:
     """Bring the machines to another version, one after the other: control planes, then workers.
 
     Workers are drained before. A machine that fails is brought back to what it was by ``back``,
-    a session of the old version, and the error says so.
+    a session of the old version, and the error says so. ``done`` gets the names of those that came
+    through.
     """
     await session.carry(plan)
     by_name = {one.node.name: one for one in plan.nodes if not one.empty}
@@ -72,6 +74,7 @@ async def upgrade(session: Session, plan: Plan, *, back: Session | None) -> None
         except BazaarError as error:
             told = await _brought_back(back, node)
             raise ClusterError(f"{error.message}\n{told}", hint=error.hint) from error
+        done.append(node.name)
     await session.api(plan)
 
 
@@ -97,6 +100,36 @@ async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
         f"{kubectl(session)} uncordon {node.name} >/dev/null"
     )
     await first.run(script, root=True, timeout=120, what=f"waiting for {node.name}")
+
+
+async def restore(session: Session, snapshot: Path) -> None:
+    """Put a snapshot in place of what etcd holds on every control plane, then make all true."""
+    plan = session.plan(keep=True)
+    await session.carry(plan)
+    planes = session.cluster.control_planes
+    await each(session.cluster, session.cluster.nodes, lambda n: _prepared(session, plan, n))
+    session.progress(f"{session.cluster.name}: bringing the snapshot back")
+
+    async def send(node: Node) -> None:
+        await session.connections[node.name].send(snapshot, etcd.SNAPSHOT, root=True)
+
+    async def put(node: Node) -> None:
+        script = etcd.restore(session.contexts[node.name], planes)
+        there = session.connections[node.name]
+        await there.run(script, root=True, timeout=300, what="restoring etcd")
+
+    # All have it before the first one stops.
+    await each(session.cluster, planes, send)
+    await each(session.cluster, planes, put)
+    await session.look()
+    await session.apply(session.plan(keep=True))
+
+
+async def _prepared(session: Session, plan: Plan, node: Node) -> None:
+    """Files and containerd, where something of them is missing; nothing that needs etcd."""
+    one = next(one for one in plan.nodes if one.node.name == node.name)
+    if PHASES[0] in phases(one):
+        await session.phase(plan, node, PHASES[0])
 
 
 async def _brought_back(back: Session | None, node: Node) -> str:

@@ -95,6 +95,13 @@ def keys(cluster: Cluster, *, store: bool) -> Mapping[str, Any]:
     return now
 
 
+def drop_pairs(cluster: Cluster) -> None:
+    """Forget all certificates but the authorities': the next ones are issued anew."""
+    path = folder(cluster.name) / "keys.json"
+    held = vault.unseal(path) or {}
+    vault.seal(path, pki.renewed({**held, "pairs": {}}, cluster, time.time()))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Cluster | Node | Machine):
         return {name: _plain(getattr(value, name)) for name in fields(value)}

@@ -45,7 +45,7 @@ def plan(request: Request, progress: Progress) -> tuple[Cluster | None, list[Cha
         return None, [*made, Change("create", "cluster", name, cluster_request.version_of(request))]
     cluster = cluster_request.resolved(request, name)
     planned = asyncio.run(_planned(cluster, progress))
-    return planned.cluster, [*_changes(planned), *_going(leaving(request))]
+    return planned.cluster, [*changes_of(planned), *_going(leaving(request))]
 
 
 def _going(names: Sequence[str]) -> list[Change]:
@@ -155,11 +155,12 @@ async def _applied(
             await life.remove(session, node)
         phases = {} if planned.empty else await session.apply(planned)
         store.save(session.cluster, local=local)
-    changes = [*_changes(planned), *_going([node.name for node in gone])]
+    changes = [*changes_of(planned), *_going([node.name for node in gone])]
     return Outcome(session.cluster, changes, 0.0, phases)
 
 
-def _changes(planned: Plan) -> list[Change]:
+def changes_of(planned: Plan) -> list[Change]:
+    """A plan in lines."""
     from bazaar.cluster.plan import changes
 
     return changes(planned)
