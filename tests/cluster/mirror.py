@@ -37,10 +37,10 @@ def content(program: str) -> bytes:
     return f"#!/bin/sh\necho {program}\n".encode()
 
 
-def publish(folder: Path, version: str = "1.36.3") -> None:
+def publish(folder: Path, version: str = "1.36.3", of: tuple[parts.Part, ...] = ()) -> None:
     """Write what the projects publish, with small programs."""
     sums: dict[Path, str] = {}
-    for part in parts.of(version):
+    for part in of or parts.of(version):
         for release in part.releases:
             path = folder / release.path.format(arch=ARCH)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The programs of a cluster: the table, mirrors and releases, builds, and the set in the cache."""
+"""The programs of a cluster: mirrors and releases, builds, and the set in the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -45,71 +44,6 @@ def site(tmp_path, monkeypatch):
 
 def silent(_: str) -> None:
     pass
-
-
-# The table
-
-
-@pytest.mark.parametrize("version", binaries.VERSIONS)
-def test_the_parts_of_a_version_are_all_its_programs(version):
-    named = [name for part in parts.of(version) for name in part.packages]
-    assert sorted(named) == sorted(binaries.NAMES)
-    for part in parts.of(version):
-        published = [name for release in part.releases for name in release.members]
-        assert sorted(published) == sorted(part.packages), part.title
-        assert all("{arch}" in release.path for release in part.releases)
-
-
-@pytest.mark.parametrize("version", binaries.VERSIONS)
-def test_what_is_built_is_what_the_modules_pin(version):
-    for part in parts.of(version):
-        text = (part.recipe.module / "go.mod").read_text()
-        assert text.startswith(f"module bazaar/go/{part.module}\n")
-        for package in part.packages.values():
-            if part.name == "pause":
-                assert package == "bazaar/go/pause"
-                continue
-            assert re.search(rf"^(tool )?\t?{re.escape(package)}$", text, re.MULTILINE), package
-            pinned = {
-                version
-                for module, version in re.findall(
-                    r"^(?:require )?\t?(\S+) v(\S+)", text, re.MULTILINE
-                )
-                if package == module or package.startswith(module + "/")
-            }
-            assert part.version in pinned, part.title
-
-
-@pytest.mark.parametrize("version", binaries.VERSIONS)
-def test_every_module_of_kubernetes_is_of_one_release(version):
-    part = parts.kubernetes(version)
-    text = (part.recipe.module / "go.mod").read_text()
-    staging = re.findall(r"^\t(k8s\.io/\S+) => (\S+) v(\S+)$", text, re.MULTILINE)
-    assert len(staging) > 30
-    assert {version for _, _, version in staging} == {part.version.replace("1.", "0.", 1)}
-    assert all(old == new for old, new, _ in staging)
-
-
-def test_kubernetes_is_told_its_version():
-    flags = parts.kubernetes("1.36.3").ldflags
-    assert flags == (
-        "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 "
-        "-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
-    )
-    assert "gitVersion=v1.35.4" in parts.kubernetes("1.35.4").ldflags
-
-
-@pytest.mark.parametrize(
-    ("package", "name"),
-    [
-        ("go.etcd.io/etcd/server/v3", "server"),
-        ("go.etcd.io/etcd/etcdctl/v3", "etcdctl"),
-        ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
-        ("github.com/coredns/coredns", "coredns"),
-    ],
-)
-def test_what_go_calls_a_program(package, name):
-    assert parts.built_name(package) == name
 
 
 def test_an_unknown_version_is_refused():
@@ -284,6 +218,21 @@ def test_a_host_that_is_silent_is_given_up():
 
 
 # Builds
+
+
+def test_the_conformance_tests_come_the_same_ways(cache, site, monkeypatch):
+    def build(self, part, folder):
+        assert part.name == "agnhost", "no project publishes it but as an image"
+        (folder / "agnhost").write_bytes(b"built")
+        return "go1.2.3"
+
+    monkeypatch.setattr(sets._Ways, "_build", build)
+    publish(site, of=parts.conformance("1.36.3"))
+    found = binaries.conformance("1.36.3", silent)
+    assert found["e2e.test"].read_bytes() == content("e2e.test")
+    assert found["agnhost"].read_bytes() == b"built"
+    monkeypatch.delattr(sets._Ways, "make")
+    assert binaries.conformance("1.36.3", silent) == found, "they are cached"
 
 
 @pytest.fixture(scope="module")

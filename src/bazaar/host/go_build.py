@@ -34,6 +34,7 @@ class Recipe:
     packages: tuple[str, ...]  # "." is the module's own program
     ldflags: str = "-s -w"
     tags: str = ""
+    test: bool = False  # the packages' test programs rather than their own
     toolchain: str = ""  # as "go1.23.6": only Go of that line will do; else go.mod's or newer
 
 
@@ -60,7 +61,9 @@ def architecture() -> str:
 def key(recipe: Recipe) -> str:
     """What names a build: the module's files and how they are built."""
     digest = hashlib.sha256()
-    words = (*recipe.packages, recipe.ldflags, recipe.tags, recipe.toolchain, platform.machine())
+    words = [*recipe.packages, recipe.ldflags, recipe.tags, recipe.toolchain, platform.machine()]
+    if recipe.test:
+        words.append("test")
     for word in words:
         digest.update(word.encode() + b"\0")
     for path in sorted(recipe.module.glob("*")):
@@ -80,7 +83,8 @@ def build(recipe: Recipe, folder: Path, progress: Progress) -> Client:
             hint="run Bazaar from its repository, which holds the Go modules",
         )
     found = client(recipe, progress)
-    words = [found.program, "build", "-mod=readonly", "-trimpath", f"-ldflags={recipe.ldflags}"]
+    verb = ("test", "-c") if recipe.test else ("build",)
+    words = [found.program, *verb, "-mod=readonly", "-trimpath", f"-ldflags={recipe.ldflags}"]
     if recipe.tags:
         words.append(f"-tags={recipe.tags}")
     finished = commands.run(

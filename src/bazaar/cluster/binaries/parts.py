@@ -19,6 +19,7 @@ _KUBERNETES = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     *("kubelet", "kube-proxy", "kubectl"),
 )
+_KUBERNETES_TAGS = "selinux,notest,grpcnotrace"  # as its releases are built with
 _PLUGINS = {
     "bridge": "main/bridge",
     "host-local": "ipam/host-local",
@@ -52,6 +53,7 @@ class Part:
     releases: tuple[Release, ...]
     ldflags: str = "-s -w"
     tags: str = ""
+    test: bool = False  # the packages' test programs rather than their own
 
     @property
     def title(self) -> str:
@@ -67,6 +69,7 @@ class Part:
             tuple(self.packages.values()),
             self.ldflags,
             self.tags,
+            self.test,
         )
 
 
@@ -84,30 +87,66 @@ def of(version: str) -> tuple[Part, ...]:
 
 
 def kubernetes(version: str) -> Part:
-    """Kubernetes' own programs, built as its own releases are, which tell their version."""
-    major, minor, _ = version.split(".")
-    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
-    told = [f"-X k8s.io/component-base/version.{name}={value}" for name, value in values.items()]
+    """Kubernetes' own programs, built as its own releases are."""
     folder = f"v{version}/bin/linux/{{arch}}"
     return Part(
         "Kubernetes",
         version,
-        f"kubernetes-{major}.{minor}",
+        _kubernetes_module(version),
         {name: f"k8s.io/kubernetes/cmd/{name}" for name in _KUBERNETES},
         KUBERNETES,
         tuple(
             Release(f"{folder}/{name}", f"{folder}/{name}.sha256", {name: ""})
             for name in _KUBERNETES
         ),
-        " ".join(["-s -w", *told]),
-        "selinux,notest,grpcnotrace",
+        _kubernetes_ldflags(version),
+        _KUBERNETES_TAGS,
     )
 
 
-def built_name(package: str) -> str:
+def conformance(version: str) -> tuple[Part, ...]:
+    """Kubernetes' end-to-end tests and the program of the image most of their pods run.
+
+    Raises UsageError for a version whose tests cannot be had.
+    """
+    if version != VERSIONS[0]:
+        raise UsageError(
+            f"the conformance tests of Kubernetes {version} cannot be had",
+            hint=f"those of {VERSIONS[0]} can",
+        )
+    module, ldflags = _kubernetes_module(version), _kubernetes_ldflags(version)
+    archive = f"v{version}/kubernetes-test-linux-{{arch}}.tar.gz"
+    tests = Part(
+        "Kubernetes' tests",
+        version,
+        module,
+        {"e2e.test": "k8s.io/kubernetes/test/e2e"},
+        KUBERNETES,
+        _archive(archive, f"{archive}.sha256", {"e2e.test": "kubernetes/test/bin/e2e.test"}),
+        ldflags,
+        _KUBERNETES_TAGS,
+        test=True,
+    )
+    agnhost = {"agnhost": "k8s.io/kubernetes/test/images/agnhost"}
+    return (tests, Part("agnhost", version, module, agnhost, "", (), ldflags, _KUBERNETES_TAGS))
+
+
+def built_name(package: str, *, test: bool = False) -> str:
     """What the Go client calls the program of a package: its last word that is no version."""
     words = [word for word in package.split("/") if not re.fullmatch(r"v\d+", word)]
-    return words[-1]
+    return f"{words[-1]}.test" if test else words[-1]
+
+
+def _kubernetes_module(version: str) -> str:
+    return f"kubernetes-{version.rpartition('.')[0]}"
+
+
+def _kubernetes_ldflags(version: str) -> str:
+    """Its programs are told their version."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    told = [f"-X k8s.io/component-base/version.{name}={value}" for name, value in values.items()]
+    return " ".join(["-s -w", *told])
 
 
 def _archive(path: str, checksums: str, members: dict[str, str]) -> tuple[Release]:

@@ -67,6 +67,18 @@ def get(version: str, progress: Progress) -> BinarySet:
     return found
 
 
+def conformance(version: str, progress: Progress) -> dict[str, Path]:
+    """Kubernetes' end-to-end tests, `e2e.test`, and `agnhost`, got as a set's programs are."""
+    found: dict[str, Path] = {}
+    with locks.waiting(_folder() / "lock"):
+        _sweep()
+        ways = _Ways(progress)
+        for part in parts.conformance(version):
+            folder = _part(part, ways)
+            found.update({name: folder / name for name in part.packages})
+    return found
+
+
 class _Ways:
     """The ways of getting a part; whether the releases can be reached is asked once."""
 
@@ -94,8 +106,9 @@ class _Ways:
         )
 
     def _from_mirror(self, part: Part, folder: Path) -> str:
-        if self._mirror:
-            sources.download(part, self._mirror, folder, self.progress)
+        if not self._mirror or not part.releases:
+            return ""
+        sources.download(part, self._mirror, folder, self.progress)
         return self._mirror
 
     def _from_release(self, part: Part, folder: Path) -> str:
@@ -116,7 +129,7 @@ class _Ways:
         began = time.monotonic()
         client = go_build.build(part.recipe, folder, self.progress)
         for name, package in part.packages.items():
-            (folder / parts.built_name(package)).rename(folder / name)
+            (folder / parts.built_name(package, test=part.test)).rename(folder / name)
         self.progress(f"{part.title}: built in {time.monotonic() - began:.0f} s")
         return client.version
 
