@@ -345,3 +345,18 @@ def test_a_set_is_built_and_tells_its_versions(version, monkeypatch):
         ("coredns", ["-version"], "CoreDNS-1.14.7"),
     ]:
         assert wanted in commands.run([found.folder / name, *words]).output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_containerd_and_the_conformance_tests_are_built(monkeypatch):
+    monkeypatch.delenv(sources.VARIABLE, raising=False)
+    found = {**binaries.containerd(silent), **binaries.conformance("1.36.3", silent)}
+    for name, words, wanted in [
+        ("containerd", ["--version"], "containerd/v2 v2.3.7"),
+        ("ctr", ["--version"], "v2.3.7"),
+        ("containerd-shim-runc-v2", ["-v"], "v2.3.7"),
+        ("e2e.test", ["--version"], "v1.36.3"),
+        ("agnhost", ["--help"], "netexec"),
+    ]:
+        assert wanted in commands.run([found[name], *words]).output

@@ -23,7 +23,7 @@ def test_the_parts_of_a_version_are_all_its_programs(version):
 
 @pytest.mark.parametrize("version", binaries.VERSIONS)
 def test_what_is_built_is_what_the_modules_pin(version):
-    for part in parts.of(version):
+    for part in (*parts.of(version), *parts.CONTAINERD):
         text = (part.recipe.module / "go.mod").read_text()
         assert text.startswith(f"module bazaar/go/{part.module}\n")
         for package in part.packages.values():

@@ -203,3 +203,33 @@ PAUSE = Part(
     "",
     (Release(_PAUSE_FILE, f"{_PAUSE_FILE}.sha256", {"pause": ""}),),
 )
+# A container runtime, for machines that cannot get one from their distribution. runc is none of
+# it: it needs a C compiler.
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_CONTAINERD_FILE = (
+    "containerd/containerd/releases/download/v2.3.7/containerd-static-2.3.7-linux-{arch}.tar.gz"
+)
+
+
+def _containerd(name: str, tags: str, programs: tuple[str, ...]) -> Part:
+    return Part(
+        name,
+        "2.3.7",
+        "containerd",
+        {program: f"{_CONTAINERD}/cmd/{program}" for program in programs},
+        GITHUB,
+        _archive(
+            _CONTAINERD_FILE,
+            f"{_CONTAINERD_FILE}.sha256sum",
+            {program: f"bin/{program}" for program in programs},
+        ),
+        f"-s -w -X {_CONTAINERD}/version.Version=v2.3.7",
+        tags,
+    )
+
+
+CONTAINERD = (
+    _containerd("containerd", "urfave_cli_no_docs", ("containerd", "ctr")),
+    # One runs for each pod: as its project builds it, without what only others need.
+    _containerd("containerd's shim", "urfave_cli_no_docs,no_grpc", ("containerd-shim-runc-v2",)),
+)

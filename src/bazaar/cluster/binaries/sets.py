@@ -26,7 +26,7 @@ from bazaar.host import files, go_build, locks, paths
 from bazaar.model.record import record
 
 Progress = Callable[[str], None]
-_UNFINISHED = ".new-"  # what a folder is called until it is whole
+_UNFINISHED = ".unfinished-"  # what a folder is called until it is whole
 
 
 @record
@@ -69,11 +69,21 @@ def get(version: str, progress: Progress) -> BinarySet:
 
 def conformance(version: str, progress: Progress) -> dict[str, Path]:
     """Kubernetes' end-to-end tests, `e2e.test`, and `agnhost`, got as a set's programs are."""
+    return _programs(parts.conformance(version), progress)
+
+
+def containerd(progress: Progress) -> dict[str, Path]:
+    """containerd, its shim for runc, and `ctr`, got as a set's programs are."""
+    return _programs(parts.CONTAINERD, progress)
+
+
+def _programs(wanted: tuple[Part, ...], progress: Progress) -> dict[str, Path]:
+    """Each program of some parts, where it lies in the cache."""
     found: dict[str, Path] = {}
     with locks.waiting(_folder() / "lock"):
         _sweep()
         ways = _Ways(progress)
-        for part in parts.conformance(version):
+        for part in wanted:
             folder = _part(part, ways)
             found.update({name: folder / name for name in part.packages})
     return found
@@ -226,4 +236,5 @@ def _remove(folder: Path) -> None:
     if folder.is_dir():
         for path in folder.glob("*/"):
             path.chmod(0o755)
-        shutil.rmtree(folder)
+        # A Go client whose caller was killed may still be writing there.
+        shutil.rmtree(folder, ignore_errors=True)
