@@ -17,7 +17,11 @@ from tests.cluster.conftest import cluster, fresh
 
 def test_this_machine_tells_its_facts():
     done = subprocess.run(
-        ["sh", "-s"], input=f"{{\n{ask.script(api=True)}\n}}", text=True, capture_output=True, check=True
+        ["sh", "-s"],
+        input=f"{{\n{ask.script(api=True)}\n}}",
+        text=True,
+        capture_output=True,
+        check=True,
     )
     facts = ask.parse(done.stdout, "here")
     assert facts.value("architecture") in ("x86_64", "aarch64")
