@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -144,6 +145,22 @@ def cache_of_its_own(tmp_path, monkeypatch):
 
     monkeypatch.setenv("BAZAAR_RUNSC", str(engines.ensure("gvisor", lambda _: None)))
     monkeypatch.setenv("BAZAAR_CACHE", str(tmp_path / "cache"))
+
+
+def test_named_volumes_are_out_of_reach_of_other_users(state):
+    from bazaar.host import paths
+
+    volumes = paths.state() / "volumes"
+    volumes.mkdir(mode=0o755, parents=True)  # as from before they were closed
+    usable("shared")
+    words = ["run", "--engine", "shared", "--network", "none", "-v", "data:/data", "-u", "12:34"]
+    volume = volumes / "data"
+    volume.mkdir()
+    os.chown(volume, 12, 34)
+    done = bazaar(*words, "dir:/", "--", "/bin/sh", "-c", "echo kept >/data/file; cat /data/file")
+    assert (done.stdout, done.returncode) == ("kept\n", 0), done.stderr
+    assert stat.S_IMODE(volumes.stat().st_mode) == 0o700
+    assert (volume / "file").stat().st_uid == 12
 
 
 def test_a_detached_container_from_start_to_removal(state):

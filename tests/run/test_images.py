@@ -67,6 +67,22 @@ def test_layers_are_shared_and_go_with_their_last_image(tmp_path, cache):
     assert not images.remove(second.reference)
 
 
+def test_a_setuid_file_of_an_image_is_out_of_reach_of_other_users(layout, cache):
+    cache.mkdir(mode=0o755)
+    layout.image(archive(member("bin/tool", data=b"#!", mode=0o4755)))
+    image = images.ensure(f"oci:{layout.folder}", quiet)
+    assert mode_of(image.layers[0] / "bin/tool") == 0o4755
+    assert mode_of(cache / "layers") == 0o700
+    # A folder from before the rule is closed when an image of it is next looked for.
+    store.layers().chmod(0o755)
+    assert store.find(image.reference) is not None
+    assert mode_of(cache / "layers") == 0o700
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
 def test_what_a_killed_builder_left_goes_with_the_next_build(cache):
     with store.building() as at_work:
         stale = store.layers() / ".building-stale"

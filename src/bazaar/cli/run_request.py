@@ -362,8 +362,10 @@ def _source(text: str, whole: str, *, make: bool) -> Path:
         raise UsageError(f"'{whole}': '{text}' cannot name a volume")
     from bazaar.host import paths
 
-    path = paths.state() / "volumes" / text
-    path.mkdir(parents=True, exist_ok=True)
+    volumes = paths.close(paths.state() / "volumes")
+    volumes.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = volumes / text
+    path.mkdir(exist_ok=True)  # open: programs that drop their privileges must reach their data
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def cache() -> Path:
         return Path("/var/cache/bazaar")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "bazaar"
+
+
+def close(folder: Path) -> Path:
+    """``folder``, which from now on nobody but its owner may enter.
+
+    For what comes out of images and containers: a setuid file in it is root's to whoever gets
+    there. Called on every use, since the folder may be older than this rule.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
 
 
 def locks() -> Path:

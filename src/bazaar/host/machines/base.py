@@ -123,7 +123,7 @@ def make(packages: Sequence[str], progress: Progress) -> Path:
 
 
 def _folder() -> Path:
-    return paths.cache() / "machines"
+    return paths.close(paths.cache() / "machines")
 
 
 def _sources() -> list[str]:

@@ -2,6 +2,8 @@
 
 images/HASH.json    one record a reference
 layers/NAME/        one unpacked layer; appears by rename, so it is whole or not there
+
+Layers keep the owners and modes of their images, setuid files too: `layers` is closed to others.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ YOUNG = 60.0  # seconds within which a builder may still be about to take its lo
 
 
 def layers() -> Path:
-    """The folder of all layers."""
-    return paths.cache() / "layers"
+    """The folder of all layers, closed to other users."""
+    return paths.close(paths.cache() / "layers")
 
 
 def _record(reference: str) -> Path:
@@ -129,7 +131,7 @@ def building() -> Generator[Path]:
     import tempfile
 
     folder = layers()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _sweep(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
     held = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
