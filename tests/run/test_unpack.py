@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import os
 import stat
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -225,3 +228,60 @@ def test_no_space_leaves_nothing_half(tmp_path, monkeypatch):
         assert images.listing() == []
     finally:
         mounts.unmount(small)
+
+
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path):
+    """A megabyte of gzip can hold a gigabyte of header, which tarfile reads in one piece."""
+    for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+        folder = tmp_path / kind.decode()
+        folder.mkdir()
+        data = gzip.compress(raw(member("x", kind=kind, data=b"0" * (64 << 20))))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ImageError, match="headers are longer"):
+                put(folder, data)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_sparse_maps_and_endless_global_headers_are_refused(tmp_path):
+    info, _ = member("x", kind=tarfile.GNUTYPE_SPARSE)
+    first = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    first[482] = 1  # isextended: a block of 21 holes follows, and another one
+    first[148:156] = b"%06o\0 " % (sum(first) - sum(first[148:156]) + 8 * 32)
+    more = b"0" * 504 + b"\1" + bytes(7)
+    one = b"11 k=valu\n"
+    several = [member("g", kind=tarfile.XGLTYPE, data=one)] * 500
+    keys = [
+        part
+        for number in range(200)
+        for part in (
+            member("g", kind=tarfile.XGLTYPE, data=b"%d %06d=v\n" % (12, number)),
+            member(f"file{number}"),
+        )
+    ]
+    for name, data in {
+        "holes": bytes(first) + more * 4096,
+        "in a row": raw(*several),
+        "between files": raw(*keys),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(ImageError, match="damaged layer"):
+            put(folder, data)
+
+
+def test_a_layer_has_a_largest_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "MAX_LAYER", 1500)
+    with pytest.raises(ImageError, match="a layer of more than"):
+        put(tmp_path, archive(member("a", data=b"x" * 1000), member("b", data=b"x" * 1000)))
+    assert not (tmp_path / "root" / "b").exists()
+
+
+def raw(*members: tuple) -> bytes:
+    """An archive of these members as they are: no header is added for what does not fit."""
+    buffer = io.BytesIO()
+    for info, data in members:
+        buffer.write(info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512))
+    return buffer.getvalue() + bytes(1024)

@@ -25,21 +25,38 @@ OPAQUE = ".wh..wh..opq"
 CHUNK = 1 << 20
 MAX_MEMBERS = 2_000_000
 MAX_DEPTH = 200
+MAX_HEADERS = 1 << 20  # bytes of one member's headers, all of which tarfile holds in memory
+MAX_GLOBALS = 64  # keys that apply to all members after them, and are held as long
+MAX_LAYER = 64 << 30  # bytes of all files of one layer
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _EXTENDED = ("user.", "security.capability")
 
 
 class _Reader:
-    """A stream that counts and hashes what passes through it."""
+    """A stream that hashes what passes through it, and bounds what is read at one time."""
 
     def __init__(self, source: BinaryIO) -> None:
         self.source = source
         self.digest = hashlib.sha256()
+        self.left: int | None = None
 
     def read(self, size: int = -1) -> bytes:
         data = self.source.read(size if size >= 0 else CHUNK)
         self.digest.update(data)
+        if self.left is not None:
+            self.left -= len(data)
+            if self.left < 0:
+                raise tarfile.ReadError(f"a file's headers are longer than {MAX_HEADERS} bytes")
         return data
+
+    @contextlib.contextmanager
+    def headers(self) -> Generator[None]:
+        """Headers are read, not a file's content: there is an end to how long they may be."""
+        self.left = MAX_HEADERS
+        try:
+            yield
+        finally:
+            self.left = None
 
     def drain(self) -> str:
         """Read to the end; the digest of everything."""
@@ -120,7 +137,7 @@ def layer(archive: Path, target: Path, *, what: str) -> str:
             reader = _Reader(plain)
             _members(reader, target, what)
             return reader.drain()
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise ImageError(f"{what}: damaged layer: {error}") from error
     except OSError as error:
         if error.errno == errno.EBADMSG:
@@ -129,10 +146,9 @@ def layer(archive: Path, target: Path, *, what: str) -> str:
 
 
 def _members(reader: _Reader, target: Path, what: str) -> None:
-    stream = cast("BinaryIO", reader)  # the mode r| asks for read() alone
     count = 0
-    with _Tree(target, what) as tree, tarfile.open(fileobj=stream, mode="r|") as tar:
-        while (member := tar.next()) is not None:
+    with _Tree(target, what) as tree, _opened(reader) as tar:
+        while (member := _next(reader, tar)) is not None:
             count += 1
             if count > MAX_MEMBERS:
                 raise ImageError(f"{what}: a layer with more than {MAX_MEMBERS} files")
@@ -141,11 +157,27 @@ def _members(reader: _Reader, target: Path, what: str) -> None:
             tar.members.clear()  # type: ignore[attr-defined]
 
 
+def _opened(reader: _Reader) -> tarfile.TarFile:
+    with reader.headers():
+        # The mode r| asks for read() alone.
+        return tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|")
+
+
+def _next(reader: _Reader, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next member; the content of the one before was read, so that headers are all there is."""
+    with reader.headers():
+        member = tar.next()
+    if len(tar.pax_headers) > MAX_GLOBALS:
+        raise tarfile.ReadError(f"more than {MAX_GLOBALS} global headers")
+    return member
+
+
 class _Tree:
     """The directory a layer is unpacked into; reached by descriptors, never through a link."""
 
     def __init__(self, target: Path, what: str) -> None:
         self.what = what
+        self.size = 0
         self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.folder: tuple[tuple[str, ...], int] | None = None
         self.times: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
@@ -282,6 +314,9 @@ class _Tree:
             shutil.rmtree(name, dir_fd=parent)
 
     def _file(self, name: str, parent: int, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+        self.size += max(0, member.size)  # of a sparse file, with its holes
+        if self.size > MAX_LAYER:
+            raise ImageError(f"{self.what}: a layer of more than {MAX_LAYER >> 30} GB")
         source = tar.extractfile(member)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=parent)
