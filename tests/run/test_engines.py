@@ -8,11 +8,13 @@ import os
 import platform
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from bazaar.errors import ChecksumError, MissingError, UsageError
+from bazaar.host import paths, processes
 from bazaar.run import engines
 from bazaar.run.engines import acquire, gvisor
 from tests.run.conftest import usable
@@ -69,9 +71,48 @@ def test_one_that_hangs_is_given_up(program):
     from bazaar.run.engines import proof
 
     path = program("case $* in *delete*) exit;; esac; exec sleep 60")
-    assert "no answer" in proof.run_with_network(path, timeout=0.5)
+    assert "no answer" in proof.run_with_network(path, timeout=0.5).problem
     left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     assert "bz-try-" not in left
+
+
+def test_one_whose_delete_hangs_too_is_given_up(program, tmp_path):
+    from bazaar.run.engines import proof
+
+    # As a sandbox: a process of another group, in the container's network namespace.
+    script = f"""case $* in *delete*) exec sleep 60;; esac
+for name; do :; done
+ip netns exec $name setsid sh -c 'echo $$ >{tmp_path}/pid; exec sleep 60' >/dev/null 2>&1 &
+exec sleep 60"""
+    found = proof.run_with_network(program(script), timeout=2, patience=0.5)
+    assert "no answer" in found.problem and not found.refused
+    deadline = time.monotonic() + 5
+    while processes.identify(int((tmp_path / "pid").read_text())) is not None:
+        assert time.monotonic() < deadline, "its sandbox lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["echo 'mkdir /x: no space left on device' >&2; exit 128", "kill -9 $$", "sleep 60"],
+)
+def test_what_may_pass_is_not_remembered(program, script, monkeypatch):
+    from bazaar.run.engines import proof
+
+    path = program(script)
+    monkeypatch.setattr(proof.run_with_network, "__defaults__", (0.5, 0.5))
+    assert gvisor.prove(path)
+    assert gvisor.proved(path) is None
+
+
+def test_what_an_older_version_remembered_may_have_passed(program):
+    path = program("exit 3")
+    assert gvisor.prove(path) and gvisor.proved(path)
+    [record] = (paths.cache() / "bin" / "proofs").iterdir()
+    record.write_text('{"problem": "no answer within 30 s"}')
+    assert gvisor.proved(path) is None
+    record.write_text('{"problem": ""}')
+    assert gvisor.proved(path) == ""
 
 
 def test_the_one_that_is_used_works_with_a_network():
@@ -79,7 +120,7 @@ def test_the_one_that_is_used_works_with_a_network():
     from bazaar.run.engines import proof
 
     path = engines.ensure("gvisor", lambda _: None)
-    assert proof.run_with_network(path) == ""
+    assert proof.run_with_network(path).problem == ""
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """The engine `gvisor`: runsc, an application kernel written for untrusted code.
 
 A runsc is judged by running one with a network, never by its version: releases differ in which
-host kernels they get on with. What was proved is remembered by the program's and the kernel's
-identity, so that later runs cost one look at a file.
+host kernels they get on with. What was proved, and what the program refused, is remembered by its
+and the kernel's identity, so that later runs cost one look at a file; that there was no answer, or
+no room, is not.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ def candidates() -> Iterator[Path]:
 def proved(program: Path) -> str | None:
     """What was found when this program was tried on this kernel: "" works, else why not.
 
-    None: it was not tried yet.
+    None: it was not tried yet, or what came of it may pass.
     """
     try:
-        return str(json.loads(_record(program).read_text())["problem"])
+        found = json.loads(_record(program).read_text())
+        problem = str(found["problem"])
+        return problem if not problem or found["refused"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -56,9 +59,11 @@ def prove(program: Path) -> str:
     from bazaar.host.files import write_json
     from bazaar.run.engines import proof
 
-    problem = proof.run_with_network(program)
-    write_json(_record(program), {"program": str(program), "problem": problem}, 0o644)
-    return problem
+    found = proof.run_with_network(program)
+    if found.refused or not found.problem:
+        value = {"program": str(program), "problem": found.problem, "refused": found.refused}
+        write_json(_record(program), value, 0o644)
+    return found.problem
 
 
 class GVisor:
