@@ -21,10 +21,10 @@ def main() -> int:
 
         try:
             print(f"bazaar {__version__}", flush=True)  # noqa: T201
-        except BrokenPipeError:
-            from bazaar.cli.main import reader_left
+        except OSError as error:
+            from bazaar.cli.main import failed
 
-            return reader_left()
+            return failed(error)
         return 0
     if sys.argv[1:2] == ["trace"]:
         from bazaar.cli.tracing import fast

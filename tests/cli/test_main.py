@@ -51,3 +51,36 @@ def test_a_reader_that_goes_away_is_told_by_the_exit_code_alone(words, state):
     os.close(there)
     assert done.stderr in ("", "Attaching 1 probe...\n")
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["ps"],
+        ["stands"],
+        ["schema"],
+        ["trace", "-l", "*"],
+        ["trace", "-e", 'BEGIN { printf("here\\n"); exit(); }'],
+        ["trace", "-d", "1", "-e", 'BEGIN { printf("here\\n"); exit(); }'],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_takes_nothing_is_told(words, unbuffered, state):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bazaar", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    said = done.stderr.removeprefix("Attaching 1 probe...\n")
+    first, second = said.splitlines()
+    assert first == "bazaar: the output or a file cannot be written: No space left on device"
+    assert "stdout" in second
+    assert done.returncode == 1

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import threading
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_hostile_requests_do_not_end_the_server(server, line):
         raw.recv(1000)
     os.close(folder)
     assert rpc.call(server.path, "count", {"to": 0}) == "done"
+
+
+def test_a_client_that_goes_away_is_no_failure(server, monkeypatch):
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    threads = set(threading.enumerate())
+    folder = os.open(server.path.parent, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(f"/proc/self/fd/{folder}/s.sock")
+        raw.sendall(b'{"method": "count", "parameters": {"to": 20000}}\n')
+    os.close(folder)
+    assert rpc.call(server.path, "count", {"to": 0}) == "done"
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(20)
+    assert not failures, failures[0].exc_value
 
 
 def test_nobody_there(tmp_path):

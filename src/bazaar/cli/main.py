@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -87,9 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     streams = sys.stdout, sys.stderr
     try:
         code = _answer(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()  # what is still held meets a reader that went away here
-    except BrokenPipeError:
-        return reader_left()
+        sys.stdout.flush()  # what is still held meets a full disk or a reader that left here
+    except OSError as error:
+        return failed(error)
     except SystemExit:
         # click ends so where it met the same, and has wrapped the streams then.
         if (sys.stdout, sys.stderr) == streams:
@@ -99,12 +100,38 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def failed(error: BazaarError | OSError) -> int:
+    """Say why a command failed; its exit code."""
+    if isinstance(error, BrokenPipeError):
+        return reader_left()
+    if isinstance(error, BazaarError):
+        print_error(error)
+        return error.exit_code
+    # What no layer foresaw: a file that may not be read, a full disk.
+    what, hint = f"{error.filename}: " if error.filename else "", None
+    if not what and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        # The kernel does not say of which file: stdout may have lost what it held by now.
+        what = "the output or a file cannot be written: "
+        hint = "free space where stdout goes, and in the state and cache folders"
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+    _complain(f"{what}{error.strerror or error}", hint)
+    return 1
+
+
 def reader_left() -> int:
     """The reader went away (`| head`): end as the signal would have ended us."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())  # what is held goes nowhere, without a complaint
-    os.close(null)
+    _forget_output()
     return 128 + signal.SIGPIPE
+
+
+def _forget_output() -> None:
+    """What is held goes nowhere, without a complaint."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _answer(arguments: list[str]) -> int:
@@ -117,16 +144,8 @@ def _answer(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        raise
     except BazaarError as error:
-        print_error(error)
-        return error.exit_code
-    except OSError as error:
-        # What no layer foresaw: a full disk, a file that may not be read.
-        place = f"{error.filename}: " if error.filename else ""
-        _complain(f"{place}{error.strerror or error}", None)
-        return 1
+        return failed(error)
     return result if isinstance(result, int) else 0
 
 

@@ -7,6 +7,7 @@ says what is wrong.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 
@@ -130,7 +131,7 @@ def _take(given: dict[str, Any], option: Option, value: str) -> bool:
         except ValueError:
             return False
         return given[option.field] >= 0.01
-    elif option.kind == "count" and value.isascii() and value.isdecimal() and int(value) >= 1:
+    elif option.kind == "count" and re.fullmatch("[1-9][0-9]{0,8}", value):
         given[option.field] = int(value)
     else:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LEAST_PIDS = 64  # threads of the host; gVisor takes about 40 for itself
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
+MOST_MEMORY = 1 << 62
+LEAST_CORES, MOST_CORES = 0.01, 4096
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -63,14 +66,15 @@ def fast(words: list[str]) -> int | None:
     if given is None:
         return None
     try:
-        return execute(Request(**given))
-    except BazaarError as error:
-        from bazaar.cli.main import print_error
+        code = execute(Request(**given))
+        sys.stdout.flush()
+    except (BazaarError, OSError) as error:
+        from bazaar.cli.main import failed
 
-        print_error(error)
-        return error.exit_code
+        return failed(error)
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def execute(request: Request) -> int:
@@ -102,6 +106,10 @@ def _check(request: Request) -> None:
         raise UsageError(
             f"--pids-limit {request.pids_limit} is too few: gVisor's own kernel needs some",
             hint=f"at least {LEAST_PIDS}, or --engine shared",
+        )
+    if request.cpus is not None and not LEAST_CORES <= request.cpus <= MOST_CORES:
+        raise UsageError(
+            f"--cpus {request.cpus} is no number of cores", hint=f"{LEAST_CORES} to {MOST_CORES}"
         )
     if request.tty and request.detach:
         raise UsageError("a detached container has no terminal", hint="leave -t out, or -d")
@@ -272,10 +280,12 @@ def size(text: str | None) -> int | None:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise UsageError(f"'{text}' is no amount of memory", hint="as in 512m or 2g")
-    value = int(float(match[1]) * (1 << _UNITS[match[2]]))
+    value = float(match[1]) * (1 << _UNITS[match[2]])
     if value < LEAST_MEMORY:
         raise UsageError(f"{text} is too little memory", hint=f"at least {LEAST_MEMORY >> 20}m")
-    return value
+    if value > MOST_MEMORY:
+        raise UsageError(f"{text} is more memory than there can be", hint="as in 512m or 2g")
+    return int(value)
 
 
 def _variables(request: Request) -> tuple[tuple[str, str], ...]:
@@ -353,11 +363,18 @@ def _source(text: str, whole: str, *, make: bool) -> Path:
     """A path of the host, or a named volume's directory, made when it is not there."""
     if "/" in text or text.startswith("."):
         path = Path(text).absolute()
-        if not path.exists():
-            if not make:
-                raise UsageError(f"'{whole}': {path} does not exist", hint=f"mkdir -p {path}")
-            path.mkdir(parents=True)
-        return path
+        try:
+            if path.exists():
+                return path
+            if make:
+                path.mkdir(parents=True)
+                return path
+        except OSError as error:
+            raise UsageError(
+                f"'{whole}': {path} cannot be made: {error.strerror}",
+                hint="name a file or directory of this machine",
+            ) from error
+        raise UsageError(f"'{whole}': {path} does not exist", hint=f"mkdir -p {path}")
     if not _VOLUME.fullmatch(text):
         raise UsageError(f"'{whole}': '{text}' cannot name a volume")
     from bazaar.host import paths

@@ -55,15 +55,10 @@ def fast(arguments: Sequence[str]) -> int | None:
     try:
         code = run(settings)
         sys.stdout.flush()
-    except BazaarError as error:
-        from bazaar.cli.main import print_error
+    except (BazaarError, OSError) as error:
+        from bazaar.cli.main import failed
 
-        print_error(error)
-        return error.exit_code
-    except BrokenPipeError:
-        from bazaar.cli.main import reader_left
-
-        return reader_left()
+        return failed(error)
     return code
 
 

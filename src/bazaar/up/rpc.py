@@ -72,13 +72,13 @@ class Server:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as stream:
+        with connection, connection.makefile("rb") as stream:
 
             def send(line: dict[str, Any]) -> None:
-                # A client that went away does not end what it asked for.
-                with contextlib.suppress(OSError, ValueError):
-                    stream.write(json.dumps(line).encode() + b"\n")
-                    stream.flush()
+                # A client that went away does not end what it asked for. Nothing is held back
+                # here, which closing would try to send once more.
+                with contextlib.suppress(OSError):
+                    connection.sendall(json.dumps(line).encode() + b"\n")
 
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             _, user, _ = struct.unpack("3i", credentials)
