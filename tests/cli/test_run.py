@@ -233,6 +233,21 @@ def test_a_replica_is_left_to_its_bazaar(state, tmp_path):
     assert "change the description to stop it" in done.stderr
 
 
+def test_replicas_of_several_bazaars_are_told_apart(state):
+    from bazaar.host import paths
+
+    for bazaar_name in ("one", "two"):
+        folder = paths.containers() / f"{bazaar_name}.db.u.1"
+        folder.mkdir(parents=True)
+        about = {"id": folder.name, "name": "db/u/1", "engine": "shared"}
+        about["labels"] = {"bazaar": bazaar_name}
+        (folder / "container.json").write_text(json.dumps(about))
+        lines = [line.split()[:2] for line in bazaar("ps", "-a").stdout.splitlines()]
+        if bazaar_name == "one":
+            assert lines[0] == ["NAME", "IMAGE"]
+    assert lines == [["NAME", "BAZAAR"], ["db/u/1", "one"], ["db/u/1", "two"]]
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
     [

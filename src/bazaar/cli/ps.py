@@ -26,13 +26,18 @@ def command(everything: bool, quiet: bool, output: str) -> int:
         for state in found:
             print(state.name)
         return 0
+    # A replica's name is SERVICE/SITE/N: two bazaars can have the same.
+    bazaars = [dict(state.labels).get("bazaar", "-") for state in found]
+    several = len(set(bazaars) - {"-"}) > 1
     rows: list[tuple[object, ...]] = []
-    for state in found:
+    for state, bazaar in zip(found, bazaars, strict=True):
         about = containers.about(state.id)
         ports = ", ".join(about.get("ports", ()))
+        names = (state.name, bazaar) if several else (state.name,)
         image = about.get("image", "")
-        rows.append((state.name, image, state.engine, _status(state), state.pid or "-", ports))
-    print(table(("NAME", "IMAGE", "KERNEL", "STATUS", "PID", "PORTS"), rows))
+        rows.append((*names, image, state.engine, _status(state), state.pid or "-", ports))
+    names = ("NAME", "BAZAAR") if several else ("NAME",)
+    print(table((*names, "IMAGE", "KERNEL", "STATUS", "PID", "PORTS"), rows))
     return 0
 
 
