@@ -145,6 +145,17 @@ def test_an_unknown_image_is_125(image, said, state, cache_of_its_own):
     assert done.returncode == 125 and said in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("image", ["dir:/none/there", "oci:/none/there"])
+def test_an_image_that_is_not_here_is_told_before_an_engine_is_looked_for(image, state, tmp_path):
+    environment = {
+        **os.environ,
+        "BAZAAR_RUNSC": str(tmp_path / "none"),
+        "BAZAAR_CACHE": str(tmp_path / "cache"),
+    }
+    done = bazaar("run", "--network", "none", image, env=environment)
+    assert done.returncode == 125 and "/none/there" in done.stderr
+
+
 @pytest.fixture
 def cache_of_its_own(tmp_path, monkeypatch):
     from bazaar.run import engines

@@ -188,9 +188,12 @@ def _image(request: Request) -> Image:
     from bazaar.cli.output import Progress
 
     progress = Progress()
+    here = request.image.startswith(("dir:", "oci:"))
     try:
+        # The first is what costs less to find missing: an engine may have to be built.
+        image = images.ensure(request.image, progress.step, pull=request.pull) if here else None
         engines.ensure(request.engine, progress.step)
-        return images.ensure(request.image, progress.step, pull=request.pull)
+        return image or images.ensure(request.image, progress.step, pull=request.pull)
     finally:
         progress.clear()
 
