@@ -1,1 +1,0 @@
-"""Fakes and conformance helpers for those who build on Bazaar."""
