@@ -150,6 +150,22 @@ def test_listing():
     assert "tracepoint:sched:sched_process_exit" in lines
 
 
+def test_listing_as_json():
+    listed = json.loads(call("-l", "tracepoint:sched:sched_process_ex*", "-o", "json").stdout)
+    assert {
+        "probe": "tracepoint:sched:sched_process_exec",
+        "category": "sched",
+        "name": "sched_process_exec",
+    } in listed
+
+
+def test_listing_what_there_is_not():
+    for more in ((), ("-o", "json")):
+        done = call("-l", "tracepoint:none:*", *more)
+        assert done.returncode == 1 and done.stdout == ""
+        assert "no tracepoint of this kernel matches 'tracepoint:none:*'" in done.stderr
+
+
 def test_the_plain_form_loads_little():
     code = (
         "import sys; sys.argv[1:] = ['trace', '-e', 'BEGIN { exit(); }']\n"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import click
 
+from bazaar.cli.output import output_option
 from bazaar.model.container import ContainerState
+
+if TYPE_CHECKING:
+    from bazaar.run.logs import LogLine
 
 
 @click.command(name="logs")
@@ -20,13 +26,19 @@ from bazaar.model.container import ContainerState
     "--tail", "-n", type=click.IntRange(min=0), default=None, help="The last lines of each alone."
 )
 @click.option("--since", default=None, help="Nothing older than this: 10s, 5m, 2h.")
+@output_option
 def command(
-    names: tuple[str, ...], bazaar: str | None, follow: bool, tail: int | None, since: str | None
+    names: tuple[str, ...],
+    bazaar: str | None,
+    follow: bool,
+    tail: int | None,
+    since: str | None,
+    output: str,
 ) -> int:
     """Print what replicas wrote: NAMES are services, SERVICE/SITE, SERVICE/SITE/N, or containers.
 
     Without NAMES: all replicas of the bazaar. Each line begins with its replica where there
-    are several.
+    are several. `-o json` prints one object a line, with its time and stream.
     """
     from bazaar.run import containers
     from bazaar.spec.values import duration_seconds
@@ -43,6 +55,10 @@ def command(
         lines = containers.logs(container, follow=follow, since=moment, tail=tail)
         prefix = f"{label.ljust(width)}  ".encode() if len(found) > 1 else b""
         for line in lines:
+            if output == "json":
+                sys.stdout.write(_as_json(line, container, label))
+                sys.stdout.flush()
+                continue
             stream = sys.stderr if line.stream == "stderr" and len(found) == 1 else sys.stdout
             stream.buffer.write(prefix + line.text + b"\n" * line.ends)
             stream.flush()
@@ -67,3 +83,16 @@ def command(
         if (error := ended.get()) is not None:
             raise error
     return 0
+
+
+def _as_json(line: LogLine, container: str, name: str) -> str:
+    """One object: ``ends`` is false for the part of a long line that goes on in the next."""
+    about = {
+        "time": line.time,
+        "container": container,
+        "name": name,
+        "stream": line.stream,
+        "text": line.text.decode(errors="replace"),
+        "ends": line.ends,
+    }
+    return json.dumps(about) + "\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from bazaar.cli.output import output_option
-from bazaar.errors import UsageError
+from bazaar.cli.output import output_option, print_json
+from bazaar.errors import BazaarError, UsageError
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -65,12 +65,12 @@ def command(
     bazaar trace -e '…' -c 'dd if=/dev/zero of=/dev/null count=100'
 
     It ends with exit(), Ctrl-C, the command of -c, or --duration, and prints its maps.
-    Results go to stdout, all else to stderr; `-o json` prints one object a line.
+    Results go to stdout, all else to stderr; `-o json` prints one object a line, with -l a list.
     """
     from bazaar.cli.tracing import Settings, run
 
     if search is not None:
-        return _list(search)
+        return _list(search, as_json=output == "json")
     file, parameters = "program", words
     if text is None:
         if not words:
@@ -106,7 +106,7 @@ def _read(name: str) -> str:
         ) from error
 
 
-def _list(pattern: str) -> int:
+def _list(pattern: str, *, as_json: bool) -> int:
     from bazaar.trace import events
 
     parts = pattern.split(":")
@@ -114,6 +114,19 @@ def _list(pattern: str) -> int:
         parts = parts[1:]
     category, name = [*parts, "*", "*"][:2] if parts else ("*", "*")
     found = events.names(category or "*", name or "*")
+    if not found:
+        raise BazaarError(
+            f"no tracepoint of this kernel matches '{pattern}'",
+            hint="as in 'tracepoint:sched:*'; '*' lists all of them",
+        )
+    if as_json:
+        print_json(
+            [
+                {"probe": f"tracepoint:{group}:{one}", "category": group, "name": one}
+                for group, one in found
+            ]
+        )
+        return 0
     for group, one in found:
         print(f"tracepoint:{group}:{one}")
-    return 0 if found else 1
+    return 0
