@@ -22,9 +22,8 @@ import report
 from bazaar.bpf import programs, syscall
 from bazaar.errors import BazaarError
 from bazaar.model.record import replace
+from bazaar.up.drill import bpftrace
 from report import Figure
-
-HERE = Path(__file__).resolve().parent
 
 BAZAAR = [sys.executable, "-I", "-m", "bazaar", "trace"]
 EMPTY = "BEGIN { exit(); }"
@@ -32,37 +31,6 @@ WRITES = "tracepoint:syscalls:sys_enter_write { @[comm] = hist(args.count); }"
 EVENTS = 1_000_000
 DD = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={EVENTS}", "status=none"]
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
-
-
-class Rival:
-    """bpftrace: the one of `bench/setup`, in its own root, else none."""
-
-    def __init__(self) -> None:
-        asked = [HERE / "setup", "--path"]
-        setup = subprocess.run(asked, capture_output=True, text=True, check=True)
-        self.root = Path(setup.stdout.strip()) / "trixie"
-        self.name = ""
-        self.binds: list[Path] = []
-        if not (self.root / "usr/bin/bpftrace").exists():
-            print("bpftrace: missing; bench/setup installs it", file=sys.stderr)
-            return
-        self._bind()
-        done = subprocess.run(self.command("--version"), capture_output=True, text=True, check=True)
-        self.name = done.stdout.strip().replace(" v", " ")
-
-    def _bind(self) -> None:
-        for source, kind in (("/proc", "--bind"), ("/sys", "--rbind")):
-            target = self.root / source[1:]
-            subprocess.run(["mount", kind, source, target], check=True)
-            subprocess.run(["mount", "--make-rslave", target], check=True)
-            self.binds.append(target)
-
-    def close(self) -> None:
-        for target in reversed(self.binds):
-            subprocess.run(["umount", "-R", target], check=False)
-
-    def command(self, *arguments: str) -> list[str]:
-        return ["chroot", str(self.root), "bpftrace", *arguments]
 
 
 def run(command: Sequence[str]) -> tuple[float, float]:
@@ -192,43 +160,42 @@ def interleave(
 def figure(
     name: str, unit: str, rival: str, mine: list[float], other: list[float], most: float
 ) -> Figure:
-    """Medians, their ratio, and whether it is at most `most`."""
+    """Medians, their ratio, and whether it is at most `most`; no goal without a rival."""
     value = round(statistics.median(mine), 4)
-    goal = f"<= {most:.3g} x"
     if not other:
-        return Figure(name, value, unit, goal=goal, note="bpftrace is missing: bench/setup")
+        return Figure(name, value, unit, note="bpftrace is missing: bench/setup")
     theirs = round(statistics.median(other), 4)
     if theirs <= 0:
-        return Figure(name, value, unit, rival, theirs, goal=goal, note="lost in the noise")
+        return Figure(name, value, unit, rival, theirs, note="lost in the noise")
     ratio = round(value / theirs, 3)
-    return Figure(name, value, unit, rival, theirs, ratio, goal, ratio <= most)
+    return Figure(name, value, unit, rival, theirs, ratio, f"<= {most:.3g} x", ratio <= most)
 
 
 def measure(rounds: int) -> list[Figure]:
     """All figures."""
-    rival = Rival()
-    try:
-        theirs = rival.command("-e", EMPTY) if rival.name else None
+    with bpftrace.rival(installed=False) as rival:
+        if rival is None:
+            print("bpftrace: missing; bench/setup installs it", file=sys.stderr)
+        name = rival.name if rival else ""
+        theirs = rival.command("-e", EMPTY) if rival else None
         mine, other = interleave(run, [*BAZAAR, "-e", EMPTY], theirs, rounds)
         found = [
-            figure(name, unit, rival.name, [one[at] for one in mine], [one[at] for one in other], m)
-            for at, (name, unit, m) in enumerate(
+            figure(called, unit, name, [one[at] for one in mine], [one[at] for one in other], m)
+            for at, (called, unit, m) in enumerate(
                 (("trace.start", "s", 0.5), ("trace.memory", "MB", 1 / 3))
             )
         ]
         ours = [*BAZAAR, "-e", WRITES]
-        theirs = rival.command("-e", WRITES) if rival.name else None
+        theirs = rival.command("-e", WRITES) if rival else None
         costs = added(ours, theirs, max(5, rounds))
         # A difference of two long times: only its spread tells how far to trust it.
         spread = "; ".join(f"{min(one):.0f} to {max(one):.0f} ns" for one in costs if one)
-        cost = figure("trace.cost_wall", "ns", rival.name, *costs, 1.1)
+        cost = figure("trace.cost_wall", "ns", name, *costs, 1.1)
         found.append(replace(cost, note="; ".join(filter(None, (spread, cost.note)))))
         mine, other = interleave(counted, ours, theirs, max(3, rounds // 3))
         costs = [one[0] for one in mine], [one[0] for one in other]
-        found.append(figure("trace.cost_stats", "ns", rival.name, *costs, 1.1))
+        found.append(figure("trace.cost_stats", "ns", name, *costs, 1.1))
         return found
-    finally:
-        rival.close()
 
 
 if __name__ == "__main__":

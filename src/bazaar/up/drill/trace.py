@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import statistics
 import subprocess
@@ -13,6 +12,7 @@ from bazaar.bpf import programs
 from bazaar.errors import BazaarError
 from bazaar.model.figure import Figure
 from bazaar.up import client
+from bazaar.up.drill import bpftrace
 
 ROUNDS = 5
 PAUSE = 300.0  # seconds after which the probes go on though we were killed
@@ -25,21 +25,21 @@ RIVAL = "tracepoint:syscalls:sys_enter_write { @[comm] = hist(args->count); }"
 
 def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
     """Wall clock of a million one-byte writes: bare, probed by us, probed by bpftrace."""
-    rival = shutil.which("bpftrace")
     bare: list[float] = []
     probed: list[tuple[float, float]] = []
     rivals: list[float] = []
-    client.call(bazaar, "pause", {"seconds": PAUSE})
-    try:
-        for number in range(ROUNDS):
-            progress(f"round {number + 1} of {ROUNDS}")
-            bare.append(_load())
-            probed.append(_ours())
-            if rival:
-                rivals.append(_bpftrace(rival))
-    finally:
-        client.call(bazaar, "pause", {"seconds": 0})
-    return _figures(bare, probed, rivals, _version(rival))
+    with bpftrace.rival(installed=True) as rival:
+        client.call(bazaar, "pause", {"seconds": PAUSE})
+        try:
+            for number in range(ROUNDS):
+                progress(f"round {number + 1} of {ROUNDS}")
+                bare.append(_load())
+                probed.append(_ours())
+                if rival:
+                    rivals.append(_theirs(rival))
+        finally:
+            client.call(bazaar, "pause", {"seconds": 0})
+    return _figures(bare, probed, rivals, rival.name if rival else None)
 
 
 def _figures(
@@ -58,12 +58,13 @@ def _figures(
             "trace.cost",
             round(cost, 1),
             "%",
-            name or "bpftrace (not installed)",
+            name,
             None if rival is None else round(rival, 1),
             round(cost / rival, 3) if rival else None,
             "<= 1.1 x bpftrace" if rival else None,
             cost <= 1.1 * rival if rival else None,
-            note=f"wall clock of dd writing {WRITES:,} single bytes, median of {ROUNDS}",
+            note=f"wall clock of dd writing {WRITES:,} single bytes, median of {ROUNDS}"
+            + ("" if name else "; bpftrace is missing: bench/setup"),
         ),
         Figure(
             "trace.event",
@@ -95,10 +96,10 @@ def _ours() -> tuple[float, float]:
     return seconds, (after.nanoseconds - before.nanoseconds) / max(runs, 1)
 
 
-def _bpftrace(program: str) -> float:
+def _theirs(rival: bpftrace.Rival) -> float:
     """Seconds of the load while bpftrace is attached to the same event."""
     process = subprocess.Popen(
-        [program, "-e", f'BEGIN {{ printf("ready\\n"); }} {RIVAL}'],
+        rival.command("-e", f'BEGIN {{ printf("ready\\n"); }} {RIVAL}'),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -118,10 +119,3 @@ def _bpftrace(program: str) -> float:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-
-
-def _version(program: str | None) -> str | None:
-    if program is None:
-        return None
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    return said.stdout.strip().replace(" v", " ") or "bpftrace"
