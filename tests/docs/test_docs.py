@@ -142,3 +142,13 @@ def test_nothing_is_said_of_where_it_was_written():
     for page in PAGES:
         found = private.search(page.read_text())
         assert found is None, f"{page.name}: {found.group() if found else ''}"
+
+
+def test_no_tracked_file_holds_a_merge_conflict():
+    marker = r"^(<{7}|>{7}|[|]{7})( |$)|^={7}$"
+    # Git itself knows which files are tracked, and -I which are text.
+    asked = ["git", "-C", ROOT, "-c", f"safe.directory={ROOT}", "grep", "-InE", marker]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode > 1:
+        pytest.skip(f"this tree is no clone: {found.stderr.strip()}")
+    assert found.stdout == ""

@@ -21,7 +21,7 @@ STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class Secret:
-    """A value that stays out of the description: read when a replica starts."""
+    """A value that stays out of the description: read by `bazaar up`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

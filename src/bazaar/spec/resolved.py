@@ -26,7 +26,7 @@ class ResolvedSite:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSecret:
-    """An environment variable whose value is read when a replica starts."""
+    """An environment variable whose value is read by `bazaar up`."""
 
     variable: str
     kind: str  # file | env
