@@ -58,12 +58,12 @@ def _fill(
             os.rename(folder, target)
 
 
-def image(program: bytes, name: str) -> bytes:
+def image(program: bytes, name: str, path: str = "/pause") -> bytes:
     """An image of one static program, as a tar that containerd imports (OCI image layout 1.0).
 
     The same program makes the same bytes.
     """
-    layer = _tar({"pause": (program, 0o755)})
+    layer = _tar({path.lstrip("/"): (program, 0o755)})
     blobs: dict[str, bytes] = {}
 
     def blob(content: bytes, kind: str) -> dict[str, object]:
@@ -76,7 +76,7 @@ def image(program: bytes, name: str) -> bytes:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "os": "linux",
-        "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
+        "config": {"Entrypoint": [path], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
     manifest = {

@@ -12,7 +12,7 @@ from bazaar.errors import RemoteError
 from bazaar.model.record import field, record
 
 FOLDER = "/var/lib/bazaar-node"  # what we note on a machine
-SETS = "/opt/bazaar"  # programs, a folder for each set
+SETS = "/opt/bazaar-node"  # programs, a folder for each set
 KUBECTL = "/var/lib/bazaar-node/kubectl"  # a link to the program in use
 ADMIN = "/etc/kubernetes/super-admin.conf"
 _END = "end=facts"  # the last line: without it, the answer is not whole

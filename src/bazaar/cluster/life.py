@@ -52,7 +52,9 @@ async def remove(session: Session, node: Node) -> None:
     await first.run(gone, root=True, what=f"deleting the node {node.name}")
     with contextlib.suppress(BazaarError):
         async with remote.connect(node.machine, timeout=5) as there:
-            await there.run(removal.RESET, root=True, timeout=120, what="taking the cluster away")
+            await there.run(
+                removal.script(), root=True, timeout=120, what="taking the cluster away"
+            )
 
 
 async def upgrade(session: Session, plan: Plan, *, back: Session | None, done: list[str]) -> None:

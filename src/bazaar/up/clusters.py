@@ -108,6 +108,11 @@ def reset(name: str | None, progress: Progress) -> str:
     return chosen
 
 
+def forget(name: str) -> None:
+    """Forget what is remembered of a cluster; its machines are not touched."""
+    store.forget(name)
+
+
 def chosen(name: str | None, local: int | None) -> str:
     """The name of the cluster meant. Raises UsageError, MissingError."""
     return store.the_one(name or (cluster_request.LOCAL_NAME if local is not None else None))
@@ -167,6 +172,7 @@ def changes_of(planned: Plan) -> list[Change]:
 
 
 def _make_machines(name: str, count: int, request: Request, progress: Progress) -> None:
+    from bazaar.cluster.facts import SETS
     from bazaar.host import files, machines
 
     shown = paths.cache() / "cluster"
@@ -174,7 +180,7 @@ def _make_machines(name: str, count: int, request: Request, progress: Progress) 
     shown.mkdir(parents=True, exist_ok=True)
     programs(cluster_request.version_of(request), progress)
     made = machines.create(
-        count, progress, packages=("containerd", "runc", "haproxy"), binds={shown: "/opt/bazaar"}
+        count, progress, packages=("containerd", "runc", "haproxy"), binds={shown: SETS}
     )
     names = [*cluster_request.local_names(name), *(one.machine.name for one in made)]
     files.write_json(cluster_request.local_file(name), names)

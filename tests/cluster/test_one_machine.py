@@ -1,0 +1,172 @@
+"""One real machine becomes a cluster: certificates, DNS, Services, a pod with its own kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bazaar.cluster import vault
+from bazaar.errors import SpecError, UsageError
+from bazaar.host import machines
+from bazaar.up import cluster_life, cluster_request, clusters
+from bazaar.up.cluster_request import Request
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
+from tests.host.conftest import need_machines
+
+pytestmark = [pytest.mark.xdist_group("cluster-one"), pytest.mark.timeout(1800)]
+NAME = "one"
+
+
+@pytest.fixture(scope="module")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    need_machines()
+    folder = tmp_path_factory.mktemp("cluster")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAZAAR_STATE", str(folder / "state"))
+        patch.setenv(vault.KEY_FILE, str(folder / "key"))
+        try:
+            clusters.apply(Request(name=NAME, local=1), QUIET)
+            bring(NAME)
+            yield Kubectl(NAME, folder)
+        finally:
+            machines.destroy(None, QUIET)
+
+
+def test_it_is_ready_and_its_plan_is_empty(kubectl: Kubectl):
+    assert healthy(NAME)
+    cluster, changes = clusters.plan(Request(name=NAME), QUIET)
+    assert cluster is not None and changes == []
+    (node,) = kubectl.json("get", "nodes")["items"]
+    assert "taints" not in node["spec"] and node["spec"]["podCIDR"] == "10.244.0.0/24"
+    assert node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] == ""
+
+
+def test_pods_find_one_another_by_name(kubectl: Kubectl):
+    kubectl.apply(pod("web"), service("web", "web"))
+    kubectl.wait_for("pod/web", "condition=Ready")
+    kubectl.apply(pod("asker", "pause"))
+    kubectl.wait_for("pod/asker", "condition=Ready")
+    url = "http://web.default.svc.cluster.local/hostname"
+    # What a Service's rules reach may be a moment behind the pod.
+    said = kubectl("exec", "asker", "--", "/agnhost", "connect", "--timeout=10s", "web:80")
+    assert said == ""
+    assert (
+        "web"
+        in kubectl.json("get", "endpointslices", "-l", "kubernetes.io/service-name=web")["items"][
+            0
+        ]["endpoints"][0]["targetRef"]["name"]
+    )
+    assert url
+    assert "Listening" in kubectl("logs", "web") or "Started" in kubectl("logs", "web")
+
+
+def test_a_pod_has_a_kernel_of_its_own(kubectl: Kubectl):
+    kubectl.apply(pod("own", runtime="gvisor"), pod("shared"))
+    kubectl.wait_for("pod/own", "condition=Ready")
+    kubectl.wait_for("pod/shared", "condition=Ready")
+    address = kubectl.json("get", "pod", "own")["status"]["podIP"]
+    assert on("m1", f"curl -fsS http://{address}:8080/hostname").strip() == "own"
+    assert "runsc" in on("m1", "ps -e -o args")
+    name = kubectl.json("get", "pod", "own")["spec"]["runtimeClassName"]
+    assert name == "gvisor"
+
+
+def test_secrets_are_encrypted_where_etcd_keeps_them(kubectl: Kubectl):
+    kubectl("create", "secret", "generic", "fish", "--from-literal=word=swordfish")
+    kubectl("create", "configmap", "plain", "--from-literal=word=plainfish")
+    data = "cat /var/lib/etcd/member/wal/*.wal /var/lib/etcd/member/snap/db"
+    assert on("m1", f"{data} | grep -ac swordfish || true").strip() == "0"
+    assert on("m1", f"{data} | grep -ac plainfish").strip() != "0"
+
+
+def test_no_secret_is_in_a_command_line(kubectl: Kubectl):
+    lines = on("m1", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert "BEGIN" not in lines and "PRIVATE" not in lines
+
+
+def test_a_file_changed_there_is_seen_and_mended(kubectl: Kubectl):
+    on(
+        "m1",
+        "echo '# changed' >>/var/lib/kubelet/config.yaml; chmod 644 /etc/kubernetes/pki/sa.key",
+    )
+    _, changes = clusters.plan(Request(name=NAME), QUIET)
+    assert [(change.name, change.kind) for change in changes] == [("m1", "files")]
+    assert "config.yaml" in changes[0].detail and "sa.key" in changes[0].detail
+    clusters.apply(Request(name=NAME), QUIET)
+    assert clusters.plan(Request(name=NAME), QUIET)[1] == []
+    assert on("m1", "stat -c %a /etc/kubernetes/pki/sa.key").strip() == "600"
+
+
+def test_a_unit_that_was_stopped_is_started(kubectl: Kubectl):
+    on("m1", "systemctl stop kube-scheduler")
+    status = cluster_life.status(NAME, QUIET)
+    assert status.nodes[0].failing == ("kube-scheduler",) and not status.healthy
+    _, changes = clusters.plan(Request(name=NAME), QUIET)
+    assert [(change.kind, change.detail) for change in changes] == [("unit", "kube-scheduler")]
+    clusters.apply(Request(name=NAME), QUIET)
+    assert healthy(NAME)
+
+
+def test_certificates_are_issued_anew(kubectl: Kubectl):
+    before = {(one.node, one.name): one.until for one in cluster_life.certificates(NAME)}
+    serial = "openssl x509 -noout -serial -in /etc/kubernetes/pki/apiserver.crt"
+    first = on("m1", serial)
+    cluster_life.rotate(NAME, QUIET)
+    assert on("m1", serial) != first and healthy(NAME)
+    assert {(one.node, one.name) for one in cluster_life.certificates(NAME)} == set(before)
+    kubectl("get", "nodes")  # by the old one still: the authority is the same
+
+
+def test_a_backup_brings_back_what_it_holds(kubectl: Kubectl, tmp_path: Path):
+    kubectl("create", "configmap", "kept", "--from-literal=a=b")
+    target = tmp_path / "one.backup"
+    assert cluster_life.backup(NAME, target, QUIET) > 50_000
+    assert target.stat().st_mode & 0o777 == 0o600
+    kubectl("delete", "configmap", "kept")
+    kubectl("create", "configmap", "late")
+    cluster_life.restore(target, Request(name=NAME), QUIET)
+    names = [one["metadata"]["name"] for one in kubectl.json("get", "configmaps")["items"]]
+    assert "kept" in names and "late" not in names
+    assert clusters.plan(Request(name=NAME), QUIET)[1] == []
+
+
+def test_another_version_is_an_upgrade_s(kubectl: Kubectl):
+    with pytest.raises(UsageError, match="another version is not applied at once"):
+        clusters.apply(Request(name=NAME, version="1.37.0"), QUIET)
+    with pytest.raises(UsageError, match="does not go back"):
+        cluster_life.upgrade(NAME, "1.35.0", QUIET)
+    with pytest.raises(UsageError, match="more than one minor version"):
+        cluster_life.upgrade(NAME, "1.38.0", QUIET)
+
+
+def test_a_machine_of_another_cluster_is_refused(kubectl: Kubectl):
+    node = cluster_request.known(NAME).nodes[0]
+    request = Request(
+        name="two",
+        machines=[f"x={node.machine.address}"],
+        key=node.machine.key,
+        known_hosts=node.machine.known_hosts,
+    )
+    with pytest.raises(SpecError, match="belongs to the cluster one"):
+        clusters.apply(request, QUIET)
+    clusters.forget("two")
+
+
+def test_what_is_taken_away_leaves_nothing_of_ours(kubectl: Kubectl):
+    import asyncio
+
+    from bazaar.cluster import removal
+
+    asyncio.run(removal.reset(cluster_request.known(NAME), QUIET))
+    left = on(
+        "m1",
+        "ls -d /etc/kubernetes /var/lib/{etcd,kubelet,bazaar-node} /etc/cni/net.d/* "
+        "/etc/systemd/system/kube* /etc/systemd/system/etcd* 2>/dev/null; ip -br link; "
+        "nft list tables; ps -e -o comm; true",
+    )
+    for word in ("kube", "etcd", "cni0", "bazaar", "pause", "runsc"):
+        assert word not in left, left
+    clusters.apply(Request(name=NAME), QUIET)
+    assert healthy(NAME)
