@@ -251,3 +251,37 @@ def test_a_network_namespace_that_is_given(run, engine):
 def test_entrypoint_replaces(run):
     code, out, _ = finish(run("-c", "echo $0 $1", "a", "b", options=["--entrypoint", "/bin/sh"]))
     assert (code, out) == (0, b"a b\n")
+
+
+# The way to the world, which may be ready after the container has begun, fails.
+NO_WAY = """
+import sys
+from bazaar.errors import NetworkError
+from bazaar.host import outbound
+
+def fail(*_):
+    raise NetworkError("no way out", hint="mend it")
+
+outbound.allow = fail
+from bazaar.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_its_way_to_the_world_it_does_not_run(root_image, state, engine):
+    name = f"t{os.getpid()}-{os.urandom(3).hex()}"
+    words = ["run", "--engine", engine, "--name", name, root_image.reference, "--"]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_WAY, *words, "/bin/sleep", "60"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "no way out" in done.stderr and "mend it" in done.stderr
+    assert not left(f"run.{name}")
+    processes = subprocess.run(
+        ["ps", "-e", "-o", "args"], check=True, capture_output=True, text=True
+    ).stdout
+    assert f"run.{name}" not in processes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
@@ -15,7 +14,6 @@ from bazaar.model.container import ContainerSpec, Image, Limits, Mount, Publishe
 from bazaar.model.record import record, replace
 
 if TYPE_CHECKING:
-    from bazaar.host.background import Background
     from bazaar.run.forwarder import Forwarder
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -205,50 +203,47 @@ def _run(spec: ContainerSpec, request: Request, forwarder: Forwarder | None) -> 
     if request.network != "bridge":
         _sweep()
         named = None if request.network == "none" else request.network
-        return _start(replace(spec, namespace=named), request, lambda: None)
-    from bazaar.host.background import Background
+        return _start(replace(spec, namespace=named), request, lambda: None, lambda: None)
+    from bazaar.cli.run_network import RunNetwork
     from bazaar.site.naming import container_namespace
 
     # The network is made while the container is prepared: the engine starts when both are done.
-    network = Background(lambda: _connect(spec.id))
+    network = RunNetwork(spec.id, _sweep)
 
     def ready() -> None:
-        address = network.result()
+        address = network.address()
         if forwarder is not None:
             forwarder.to(address)
 
     try:
-        code = _start(replace(spec, namespace=container_namespace(spec.id)), request, ready)
+        wired = replace(spec, namespace=container_namespace(spec.id))
+        code = _start(wired, request, ready, network.finish)
     except BaseException:
-        _disconnect(spec.id, network)
+        network.remove()
         raise
     if not request.detach:
-        _disconnect(spec.id, network)
+        network.remove()
     elif forwarder is not None:
         forwarder.release()
     return code
 
 
-def _start(spec: ContainerSpec, request: Request, ready: Callable[[], None]) -> int:
+def _start(
+    spec: ContainerSpec, request: Request, ready: Callable[[], None], started: Callable[[], None]
+) -> int:
     from bazaar.run import containers
 
     if request.detach:
         ready()
+        started()
         containers.start(spec)
         print(spec.name)
         return 0
     from bazaar.run import interactive
 
     return interactive.foreground(
-        spec, stdin=request.interactive, remove=not request.keep, ready=ready
+        spec, stdin=request.interactive, remove=not request.keep, ready=ready, started=started
     )
-
-
-def _connect(container: str) -> str:
-    from bazaar.site import run_network
-
-    _sweep()
-    return run_network.connect_run(container).address
 
 
 def _sweep() -> None:
@@ -261,15 +256,6 @@ def _sweep() -> None:
         run_network.disconnect_run(container)
 
     containers.sweep(disconnect)
-
-
-def _disconnect(container: str, network: Background[str]) -> None:
-    from bazaar.errors import BazaarError
-    from bazaar.site import run_network
-
-    with contextlib.suppress(BazaarError):
-        network.result()  # it may be on its way still
-    run_network.disconnect_run(container)
 
 
 def _made_up() -> str:

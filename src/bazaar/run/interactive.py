@@ -36,20 +36,22 @@ def foreground(
     stdin: bool = False,
     remove: bool = True,
     ready: Callable[[], object] = lambda: None,
+    started: Callable[[], object] = lambda: None,
 ) -> int:
     """Run a container until it ends; its exit code, 128 + n where a signal ended it.
 
     ``stdin``: pass ours on, until its end; else the container reads nothing. ``ready`` is
-    called when all is prepared, and returns once the container's network is there. Must be called
-    from the main thread of a process without children: it takes signals and reaps. Raises
-    EngineError, with docker's exit codes 125 to 127, when the container could not be started.
+    called when all is prepared, and returns once the container's network is there; ``started``
+    once its engine starts, and what it raises ends the container. Must be called from the main
+    thread of a process without children: it takes signals and reaps. Raises EngineError, with
+    docker's exit codes 125 to 127, when the container could not be started.
     """
     processes.become_subreaper()
     asked = containers.prepare(spec, owner=os.getpid())
     try:
         ready()
         bundle.check_namespace(spec)
-        code = _run(spec, asked, stdin=stdin)
+        code = _run(spec, asked, started, stdin=stdin)
     except BaseException:
         containers.discard(spec.id)
         raise
@@ -58,7 +60,9 @@ def foreground(
     return code
 
 
-def _run(spec: ContainerSpec, asked: launch.Launch, *, stdin: bool) -> int:
+def _run(
+    spec: ContainerSpec, asked: launch.Launch, started: Callable[[], object], *, stdin: bool
+) -> int:
     terminal = Terminal(Path(asked.folder)) if spec.terminal else None
     streams = None if terminal else Streams(stdin=stdin, carry_files=spec.engine == "gvisor")
     with _Forwarder() as forwarder:
@@ -73,6 +77,7 @@ def _run(spec: ContainerSpec, asked: launch.Launch, *, stdin: bool) -> int:
                 pid = _with_terminal(asked, terminal)
                 forwarder.target = pid
                 _record(asked, pid)
+            _or_end(started, pid)
             forwarder.catch_up()
             status = launch.reap(pid)
             forwarder.target = 0
@@ -85,6 +90,17 @@ def _run(spec: ContainerSpec, asked: launch.Launch, *, stdin: bool) -> int:
             streams.finish()
         launch.settle(asked, parent=True)
     return code
+
+
+def _or_end(started: Callable[[], object], pid: int) -> None:
+    """What else has to succeed; where it does not, the container ends."""
+    try:
+        started()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        launch.reap(pid)
+        raise
 
 
 def _with_terminal(asked: launch.Launch, terminal: Terminal) -> int:

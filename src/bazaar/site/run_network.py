@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -16,10 +17,16 @@ _TABLE = "bazaar_run"
 _MARK = "bazaar run"
 
 
-def connect_run(container_id: str, *, to_world: bool = True) -> Attachment:
+def connect_run(
+    container_id: str,
+    *,
+    to_world: bool = True,
+    wired: Callable[[Attachment], None] = lambda _: None,
+) -> Attachment:
     """Make a fresh namespace for a container of `bazaar run`, on the bridge they share.
 
-    Without ``to_world`` it reaches the host and its neighbours alone. NetworkError when no
+    Without ``to_world`` it reaches the host and its neighbours alone. ``wired`` is called when the
+    namespace is whole: the way to the world may take a moment longer. NetworkError when no
     address is left, MissingError where there is no nftables for the way out.
     """
     with locks.of_machine("run-network"):
@@ -48,6 +55,7 @@ def connect_run(container_id: str, *, to_world: bool = True) -> Attachment:
                 prefix=16,
                 before=making,
             )
+            wired(attachment)
         finally:
             if way_out is not None:
                 way_out.result()
