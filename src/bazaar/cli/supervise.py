@@ -9,7 +9,7 @@ import click
 @click.argument("bazaar")
 def command(bazaar: str) -> int:
     """Keep BAZAAR as it was last wanted, until SIGTERM; what it runs goes on after that."""
-    from bazaar.up import client, daemon
+    from bazaar.up import client, guardian
 
     client.need_root()
-    return daemon.guard(bazaar)
+    return guardian.guard(bazaar)

@@ -76,13 +76,16 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def lock(path: Path, purpose: str) -> Generator[None]:
-    """Hold an exclusive lock on ``path``, or raise LockedError that names the holder."""
+def lock(path: Path, purpose: str) -> Generator[int]:
+    """Hold an exclusive lock on ``path``, or raise LockedError that names the holder.
+
+    Gives the descriptor that holds it: a child that is forked meanwhile closes it.
+    """
     descriptor = _locked(path)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} ({purpose})\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -91,22 +91,26 @@ def call(
         ) from error
 
 
-def supervised(bazaar: str) -> bool:
-    """Whether a supervisor answers."""
+def supervision(bazaar: str) -> tuple[bool, bool]:
+    """Whether a supervisor answers, and whether it has a guardian that would start it again."""
     try:
-        rpc.call(socket_path(bazaar), "ping", timeout=5)
+        answer = rpc.call(socket_path(bazaar), "ping", timeout=5)
     except (OSError, BazaarError):
-        return False
-    return True
+        return False, False
+    return True, bool(answer.get("guarded"))
 
 
 def ensure_supervisor(bazaar: str, patience: float = 15.0) -> None:
-    """Start the supervisor unless one answers."""
-    if supervised(bazaar):
+    """Start the supervisor unless one answers that has a guardian."""
+    if all(supervision(bazaar)):
         return
     folder = paths.bazaar(bazaar)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "supervisor.log"
+    chosen = {
+        "BAZAAR_STATE": str(paths.state()),
+        "BAZAAR_CACHE": str(paths.cache()),
+    }
     with log.open("ab") as output:
         log.chmod(0o600)
         process = subprocess.Popen(
@@ -115,16 +119,29 @@ def ensure_supervisor(bazaar: str, patience: float = 15.0) -> None:
             stdout=output,
             stderr=output,
             cwd="/",
+            # What was relative to our folder is not so to its.
+            env={**os.environ, **{key: chosen[key] for key in chosen if key in os.environ}},
             start_new_session=True,
         )
     deadline = time.monotonic() + patience
-    while not supervised(bazaar):
+    while not all(supervision(bazaar)):
         if process.poll() is not None or time.monotonic() > deadline:
+            _end(process)
             words = log.read_text(errors="replace").splitlines()[-1:] or ["it said nothing"]
             raise StateError(
                 f"bazaar {bazaar}: its supervisor did not start: {words[0]}", hint=f"see {log}"
             )
         time.sleep(0.02)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A supervisor that does not come up is not to go on trying behind the user's back."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def current(bazaar: str) -> Current:
@@ -136,13 +153,15 @@ def current(bazaar: str) -> Current:
     volumes = folder / "volumes"
     sites = network.observed(bazaar).sites
     found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
+    supervised, guarded = supervision(bazaar)
     return Current(
         applied=last_wanted(bazaar, "applied.json"),
         sites=frozenset(sites),
         cut_off=frozenset(name for name, site in sites.items() if not site.joined),
         containers=tuple(found),
         volumes=frozenset(entry.name for entry in volumes.glob("*")),
-        supervised=supervised(bazaar),
+        supervised=supervised,
+        guarded=guarded,
     )
 
 

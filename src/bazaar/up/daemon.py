@@ -1,13 +1,8 @@
-"""The supervisor as a process: a guardian, its child that does the work, a socket to ask it.
-
-The guardian does nothing but start the child again when it is killed: at once, by a fork that
-has all loaded, however busy the machine is. Both end when the child is told to stop.
-"""
+"""The supervisor as a process, `guardian`'s child: it does the work, and has a socket to ask it."""
 
 from __future__ import annotations
 
 import http.server
-import importlib
 import os
 import signal
 import socketserver
@@ -25,24 +20,8 @@ from bazaar.up.rpc import Emit, Server
 from bazaar.up.supervisor import Supervisor
 
 TICK = 0.2  # seconds
+ENDING = (signal.SIGTERM, signal.SIGINT)
 LARGEST_LOG = 1 << 20  # bytes; then it begins anew, one older log is kept
-FIRST_PAUSE = 0.05  # seconds before a supervisor that ended is started again, then doubled
-LONGEST_PAUSE = {"killed": 1.0, "failed": 10.0}  # it is not its fault when somebody kills it
-RAN_WELL = 10.0  # seconds after which the pause begins anew
-# What a supervisor works with; the guardian has it, so that none has to load it once more.
-MODULES = (
-    "run.containers",
-    "run.images",
-    "shield.door",
-    "shield.guard",
-    "site.balance",
-    "site.names",
-    "site.network",
-    "trace.pinned",
-    "trace.show",
-    "up.rollout",
-    "up.status",
-)
 
 
 def socket_path(bazaar: str) -> Path:
@@ -50,62 +29,19 @@ def socket_path(bazaar: str) -> Path:
     return paths.bazaar(bazaar) / "supervisor.sock"
 
 
-def guard(bazaar: str) -> int:
-    """Run the supervisor, and start it again whenever it is killed; 0 when told to stop."""
-    for module in MODULES:
-        importlib.import_module(f"bazaar.{module}")
-    pause = FIRST_PAUSE
-    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-    # Waited for rather than handled: no signal can then go to a child that is gone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    while True:
-        began = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
-                code = supervise(bazaar)
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        status = _tend(child, ending)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            return 0
-        _log(f"the supervisor ended ({status}), starting it again")
-        pause = next_pause(pause, time.monotonic() - began, killed=os.WIFSIGNALED(status))
-        time.sleep(pause)
-
-
-def next_pause(last: float, ran: float, *, killed: bool) -> float:
-    """Seconds until a supervisor that ran for so many seconds is started again."""
-    if ran > RAN_WELL:
-        return FIRST_PAUSE
-    return min(last * 2, LONGEST_PAUSE["killed" if killed else "failed"])
-
-
-def _tend(child: int, ending: set[signal.Signals]) -> int:
-    """Pass on what is to end us until the child has ended; its wait status."""
-    while True:
-        number = signal.sigwait(ending)
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return status
-        if number != signal.SIGCHLD:
-            os.kill(child, number)
-
-
-def supervise(bazaar: str) -> int:
+def supervise(bazaar: str, guardian: int) -> int:
     """The work itself, until SIGTERM, SIGINT or a call of `stop`."""
     folder = paths.bazaar(bazaar)
     supervisor = Supervisor(bazaar)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         signal.signal(number, lambda number, frame: stop.set())
+    # Only now: what came since the guardian's fork was kept back for these handlers.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGCHLD})
     with lock(folder / "supervisor.lock", "supervisor"):
         # Before it answers: whoever asks is told of every replica that runs.
         known = _load(supervisor)
-        server = Server(socket_path(bazaar), _methods(supervisor, stop))
+        server = Server(socket_path(bazaar), _methods(supervisor, stop, guardian))
         server.start()
         metrics = _serve_metrics(supervisor, folder / "metrics.sock")
         if known:
@@ -120,7 +56,7 @@ def supervise(bazaar: str) -> int:
     return 0
 
 
-def _loop(supervisor: Supervisor, stop: threading.Event, log: Path) -> None:
+def _loop(supervisor: Supervisor, stop: threading.Event, file: Path) -> None:
     ticks = 0
     while not stop.wait(TICK):
         ticks += 1
@@ -128,10 +64,10 @@ def _loop(supervisor: Supervisor, stop: threading.Event, log: Path) -> None:
             supervisor.tick()
             if ticks % 5 == 0:
                 supervisor.repair()
-        except BazaarError as error:
-            _log(str(error))
-        if ticks % 300 == 0:
-            rotate(log)
+            if ticks % 300 == 0:
+                rotate(file)
+        except (BazaarError, OSError) as error:
+            log(str(error))
 
 
 def _load(supervisor: Supervisor) -> bool:
@@ -140,7 +76,7 @@ def _load(supervisor: Supervisor) -> bool:
             return False
     except StateError as error:
         # Half a file: what runs goes on, and the next `up` says anew what is wanted.
-        _log(str(error))
+        log(str(error))
         return False
     supervisor.adopt()
     return True
@@ -149,16 +85,20 @@ def _load(supervisor: Supervisor) -> bool:
 def _resume(supervisor: Supervisor) -> None:
     try:
         for problem in supervisor.resume():
-            _log(problem)
+            log(problem)
     except BazaarError as error:
-        _log(str(error))
+        log(str(error))
 
 
-def _methods(supervisor: Supervisor, stop: threading.Event) -> dict[str, Any]:
+def _methods(supervisor: Supervisor, stop: threading.Event, guardian: int) -> dict[str, Any]:
     from bazaar.up import status
 
     def ping(parameters: dict[str, Any], emit: Emit) -> Any:
-        return {"pid": os.getpid(), "guardian": os.getppid(), "ready": supervisor.state == "ready"}
+        return {
+            "pid": os.getpid(),
+            "guarded": os.getppid() == guardian,
+            "ready": supervisor.state == "ready",
+        }
 
     def apply(parameters: dict[str, Any], emit: Emit) -> Any:
         wanted = from_json(parameters["wanted"])
@@ -216,16 +156,17 @@ def _serve_metrics(supervisor: Supervisor, path: Path) -> socketserver.BaseServe
     return server
 
 
-def rotate(log: Path) -> None:
+def rotate(file: Path) -> None:
     """Keep the log from filling the disk; the file stays open, so it is emptied in place."""
     try:
-        if log.stat().st_size < LARGEST_LOG:
+        if file.stat().st_size < LARGEST_LOG:
             return
-        log.with_suffix(".log.1").write_bytes(log.read_bytes())
-        os.truncate(log, 0)
+        file.with_suffix(".log.1").write_bytes(file.read_bytes())
+        os.truncate(file, 0)
     except FileNotFoundError:
         return
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """One line, or more, of the supervisor's log."""
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +13,7 @@ from typing import Any
 from bazaar.errors import BazaarError
 from bazaar.host import paths
 from bazaar.model.container import ContainerState
-from bazaar.up import rpc
-from bazaar.up.daemon import socket_path
+from bazaar.up import guardian
 
 Emit = Callable[[dict[str, Any]], None]
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
@@ -29,7 +26,7 @@ def remove(bazaar: str, emit: Emit, *, volumes: bool) -> None:
     being done, and is raised at the end.
     """
     problems: list[str] = []
-    for step in (_stop_supervisor, _remove_drill, _remove_observers, _remove_balance):
+    for step in (guardian.end, _remove_drill, _remove_observers, _remove_balance):
         _try(problems, lambda step=step: step(bazaar))
     _remove_containers(bazaar, emit, problems)
     _try(problems, lambda: _remove_network(bazaar))
@@ -49,55 +46,6 @@ def _try(problems: list[str], step: Callable[[], None]) -> None:
         problems.append(f"  {error.message}")
     except OSError as error:
         problems.append(f"  {error}")
-
-
-def _stop_supervisor(bazaar: str) -> None:
-    """Ask it to end; end it when it does not listen."""
-    try:
-        answer = rpc.call(socket_path(bazaar), "ping", timeout=5)
-        processes = [int(answer["guardian"]), int(answer["pid"])]
-        rpc.call(socket_path(bazaar), "stop", timeout=5)
-    except (OSError, BazaarError):
-        processes = _supervisors(bazaar)
-        _kill(processes)
-    for patience in (10.0, 5.0):
-        deadline = time.monotonic() + patience
-        while any(_is_supervisor(process, bazaar) for process in processes):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.01)
-        else:
-            return
-        _kill(processes)
-    raise BazaarError(f"the supervisor (process {processes[-1]}) does not end, even by SIGKILL")
-
-
-def _kill(processes: list[int]) -> None:
-    """The guardian first, or it starts another child."""
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
-def _supervisors(bazaar: str) -> list[int]:
-    """The processes that supervise this bazaar, parents first."""
-    return sorted(
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _is_supervisor(int(entry.name), bazaar)
-    )
-
-
-def _is_supervisor(process: int, bazaar: str) -> bool:
-    """Whether a process is this bazaar's supervisor, of this state folder."""
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    chosen = os.environ.get("BAZAAR_STATE", "").encode()
-    theirs = next((e[13:] for e in environment if e.startswith(b"BAZAAR_STATE=")), b"")
-    return words[-4:-1] == [b"bazaar", b"supervise", bazaar.encode()] and theirs == chosen
 
 
 def _remove_drill(bazaar: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from bazaar.up.daemon import FIRST_PAUSE, next_pause
+from bazaar.up.guardian import FIRST_PAUSE, next_pause
 
 
 def pauses(*, killed: bool) -> list[float]:
