@@ -54,6 +54,7 @@ def there(wanted=WANTED, **changes):
         containers=containers,
         volumes=frozenset({"d"}),
         supervised=True,
+        guarded=True,
     )
     return replace(whole, **changes)
 
@@ -121,3 +122,15 @@ def test_without_supervisor_stopped_replicas_start_again():
 def test_what_was_begun_but_not_finished_is_still_to_do():
     changes = plan(WANTED, there(applied=None), {})
     assert short(changes) == [("create", "probe", "p"), ("create", "shield", "shield")]
+
+
+def test_a_supervisor_without_a_guardian_gets_one():
+    changes = plan(WANTED, there(guarded=False), {})
+    assert short(changes) == [("update", "supervisor", "t")]
+    assert "guardian" in changes[0].why
+
+
+def test_without_supervisor_and_applied_state_one_is_started():
+    bare = replace(WANTED, probes=(), shield=None)
+    current = there(bare, applied=None, supervised=False)
+    assert short(plan(bare, current, {})) == [("create", "supervisor", "t")]

@@ -22,6 +22,7 @@ class Current:
     containers: tuple[ContainerState, ...] = ()
     volumes: frozenset[str] = frozenset()
     supervised: bool = False
+    guarded: bool = False  # somebody would start the supervisor again
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
@@ -156,8 +157,13 @@ def _shield(wanted: ResolvedBazaar, current: Current) -> list[Change]:
 
 
 def _supervisor(wanted: ResolvedBazaar, current: Current) -> list[Change]:
-    if current.supervised or current.applied is None:
-        return []
+    if current.supervised:
+        if current.guarded:
+            return []
+        why = "its guardian ended: nobody would start it again"
+        return [Change("update", "supervisor", wanted.name, why=why)]
+    if current.applied is None and not (current.sites or current.containers):
+        return []  # it comes with the first of what there is to create
     return [Change("create", "supervisor", wanted.name, why="it does not run")]
 
 
