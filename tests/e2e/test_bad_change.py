@@ -101,6 +101,21 @@ def test_of_a_service_with_a_volume(bazaar):
     assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
 
 
+def test_of_what_cannot_even_be_made(bazaar):
+    before, pids = containers(bazaar), _pids(bazaar)
+    files = bazaar.folder / "state/bazaars" / bazaar.name / "files/worker"
+    files.write_text("where a folder has to be")
+    try:
+        write(bazaar, **{WORKER: f"{WORKER}\n    files: {{/more: more}}"})
+        fails(bazaar, "worker", "files/worker")
+        assert _pids(bazaar) == pids  # nothing was stopped for it
+    finally:
+        files.unlink()
+    assert containers(bazaar) == before
+    write(bazaar)
+    assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
+
+
 def test_what_ran_before_has_its_own_files_and_secrets(bazaar):
     (bazaar.folder / "server.py").write_text("raise SystemExit('broken file')")
     bazaar.environment["STORE_SECRET"] = "second"

@@ -47,6 +47,30 @@ class Slot:
         return f"{bazaar}.{self.service}.{self.site}.{self.number}{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A service with the values of its secrets: what its containers are made of."""
+
+    service: ResolvedService
+    secrets: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """By which its containers are known."""
+        return fingerprint(self.service, self.secrets)
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether two replicas in one place would write to the same data."""
+        service = self.service
+        return service.stateful or any(not volume.read_only for volume in service.volumes)
+
+    @property
+    def checked(self) -> bool:
+        """Whether a replica can be asked for its health."""
+        return self.service.port is not None and self.service.health.kind != "none"
+
+
 def slots(service: ResolvedService) -> list[Slot]:
     """All places of a service, first site first."""
     return [

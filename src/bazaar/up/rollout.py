@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bazaar.errors import BazaarError, NetworkError
 from bazaar.model.container import ContainerState
@@ -13,36 +13,12 @@ from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
 from bazaar.up import layout as layouts
 from bazaar.up import replicas
 from bazaar.up.keeper import Keeper, Replica, remove
-from bazaar.up.replicas import Slot
+from bazaar.up.replicas import Slot, Version
 from bazaar.up.supervisor import Supervisor
 
 DRAIN = 10.0  # seconds a leaving replica gets to finish its requests
 PATIENCE = 5.0  # seconds the balance gets to see what a health check saw
 SETTLE = 1.0  # seconds a changed replica that has no health check must run
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A service with the values of its secrets: what its containers are made of."""
-
-    service: ResolvedService
-    secrets: Mapping[str, str]
-
-    @property
-    def fingerprint(self) -> str:
-        """By which its containers are known."""
-        return replicas.fingerprint(self.service, self.secrets)
-
-    @property
-    def shares_data(self) -> bool:
-        """Whether two replicas in one place would write to the same data."""
-        service = self.service
-        return service.stateful or any(not volume.read_only for volume in service.volumes)
-
-    @property
-    def checked(self) -> bool:
-        """Whether a replica can be asked for its health."""
-        return self.service.port is not None and self.service.health.kind != "none"
 
 
 class Rollout:
@@ -208,8 +184,13 @@ class Rollout:
         before = self._before(service)
         if before is not None and self._is_broken(before):
             before = None
-        problems = self._bring(self._version(service), changing=before is not None)
-        if problems and before is not None:
+        if before is None:
+            return self._bring(self._version(service))
+        try:
+            problems = self._bring(self._version(service), changing=True)
+        except (BazaarError, OSError) as error:  # what runs cannot be changed into it
+            problems = [f"{service.name}: {error}"]
+        if problems:
             problems.append(self._take_back(before))
         return problems
 
@@ -226,12 +207,17 @@ class Rollout:
     def _take_back(self, before: Version) -> str:
         """Run what ran before a change that failed; what became of it, in a sentence."""
         service = before.service
-        self.supervisor.put_back(service)
-        try:
-            failed = self._bring(before)
-        except BazaarError as error:
-            failed = [str(error)]
-        self._observe()  # the shield knows the ports that are served
+        failed: list[str] = []
+        # Each is tried whatever becomes of the others: that it runs again comes first.
+        for step in (
+            lambda: self.supervisor.put_back(service),
+            lambda: failed.extend(self._bring(before)),
+            self._observe,  # the shield knows the ports that are served
+        ):
+            try:
+                step()
+            except (BazaarError, OSError) as error:
+                failed.append(str(error))
         outcome = f"does not run again yet: {failed[0]}" if failed else "runs again"
         return (
             f"{service.name}: the change is taken back, and what ran before {outcome}\n"
@@ -268,8 +254,9 @@ class Rollout:
     ) -> list[str]:
         """The new one first, then the old one leaves; where they share data, the reverse."""
         if version.shares_data:
+            replica = self._prepare(version, slot, leaving=old)  # what fails here stops nothing
             self._leave(old)
-            keeper = self._begin(version, slot)
+            keeper = self.supervisor.keep(replica)
             self.supervisor.balance()
             return self._await([keeper], version, settle=changing)
         # An interrupted change may have begun it.
@@ -287,10 +274,18 @@ class Rollout:
         return []
 
     def _begin(self, version: Version, slot: Slot) -> Keeper:
-        before = [keeper.replica.generation for keeper in self.supervisor.in_slot(slot)]
-        generation = max(before, default=0) + 1
+        return self.supervisor.keep(self._prepare(version, slot))
+
+    def _prepare(self, version: Version, slot: Slot, leaving: Sequence[Keeper] = ()) -> Replica:
+        """A slot's next replica with all it needs, beside those that stay there."""
+        there = [keeper for keeper in self.supervisor.in_slot(slot) if keeper not in leaving]
+        generation = max((keeper.replica.generation for keeper in there), default=0) + 1
         address = self.supervisor.promise_address(slot.site)
-        return self.supervisor.keep(self._make(version, slot, generation, address))
+        try:
+            return self._make(version, slot, generation, address)
+        except BaseException:
+            self.supervisor.break_promise(address)
+            raise
 
     def _make(
         self, version: Version, slot: Slot, generation: int, address: str, pull: str = "missing"
@@ -314,7 +309,12 @@ class Rollout:
         ids = {keeper.replica.id for keeper in leaving}
         for keeper in leaving:
             keeper.draining = True
-        self.supervisor.balance()
+        try:
+            self.supervisor.balance()
+        except BaseException:
+            for keeper in leaving:
+                keeper.draining = False
+            raise
 
         def busy() -> bool:
             backends = (one for group in self.supervisor.backends().values() for one in group)
@@ -323,9 +323,11 @@ class Rollout:
         _poll(lambda: not busy(), DRAIN)
         for keeper in leaving:
             self.supervisor.forget(keeper)
-        self.supervisor.balance()
-        for keeper in leaving:
-            keeper.stop()
+        try:
+            self.supervisor.balance()
+        finally:
+            for keeper in leaving:
+                keeper.stop()
 
     def _remove_unwanted(self) -> None:
         slots = {slot for service in self.wanted.services for slot in replicas.slots(service)}

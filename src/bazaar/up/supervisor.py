@@ -92,12 +92,15 @@ class Supervisor:
     def put_back(self, service: ResolvedService) -> None:
         """Want a service again as it was before a change that failed.
 
-        Stored at once, so that no later supervisor tries that change again by itself.
+        Stored at once, so that no later supervisor tries that change again by itself; known
+        even where it cannot be stored.
         """
         with self._storing:
             services = (service if s.name == service.name else s for s in self.wanted.services)
-            secrets = {**self.secrets, service.name: self.applied_secrets.get(service.name, {})}
-            self.store(replace(self.wanted, services=tuple(services)), secrets)
+            self.known = replace(self.wanted, services=tuple(services))
+            earlier = self.applied_secrets.get(service.name, {})
+            self.secrets = {**self.secrets, service.name: earlier}
+            self.store(self.known, self.secrets)
 
     def store_layout(self, layout: layouts.Layout) -> None:
         """Remember the addresses."""
@@ -209,6 +212,11 @@ class Supervisor:
             address = self.layout.free_address(site, taken)
             self._promised.add(address)
             return address
+
+    def break_promise(self, address: str) -> None:
+        """Give an address back: no replica came of it."""
+        with self._guard:
+            self._promised.discard(address)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait until ``condition`` holds; it is asked again whenever a replica changed."""
