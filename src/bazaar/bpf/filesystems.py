@@ -42,10 +42,16 @@ def bpffs() -> str:
     return _ensure("bpf", BPFFS)
 
 
-def _ensure(kind: str, usual: str) -> str:
+def place(kind: str, usual: str) -> tuple[str, bool]:
+    """Where a file system is or would be mounted, and whether it is."""
     points = mounted(kind)
-    if points:
-        return usual if usual in points else points[0]
+    return (usual if usual in points or not points else points[0]), bool(points)
+
+
+def _ensure(kind: str, usual: str) -> str:
+    point, there = place(kind, usual)
+    if there:
+        return point
     if not os.path.isdir(usual):
         raise KernelError(
             f"{kind} cannot be mounted: this kernel has no {usual}",

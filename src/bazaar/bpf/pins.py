@@ -19,6 +19,12 @@ def root() -> str:
     return folder
 
 
+def top() -> str:
+    """What ``root`` is or would be; nothing is mounted or made, and it need not be there."""
+    point, _ = filesystems.place("bpf", filesystems.BPFFS)
+    return f"{point}/bazaar"
+
+
 def pin(fd: int, path: str) -> None:
     """Give an object a name; folders on the way are made.
 
@@ -65,13 +71,16 @@ def unpin(path: str) -> None:
 
 
 def remove_all(folder: str) -> None:
-    """Take a folder of names away with all below it; it must lie below ``root()``."""
+    """Take a folder of names away with all below it; it must lie below ``root()``.
+
+    Where there is no bpffs nothing is pinned, and nothing happens.
+    """
     import shutil
 
-    top = os.path.realpath(root())
+    ours = os.path.realpath(top())
     chosen = os.path.realpath(folder)
-    if chosen != top and not chosen.startswith(f"{top}/"):
-        raise KernelError(f"{folder} does not lie below {top}: nothing was removed")
+    if chosen != ours and not chosen.startswith(f"{ours}/"):
+        raise KernelError(f"{folder} does not lie below {ours}: nothing was removed")
     shutil.rmtree(chosen, ignore_errors=True)
     if os.path.lexists(chosen):
         raise KernelError(f"{folder} could not be removed", hint=f"look into it: ls -R {chosen}")

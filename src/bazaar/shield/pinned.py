@@ -39,12 +39,14 @@ def folder(name: str) -> str:
     """Where the shield called ``name`` has its pins."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' cannot name a shield", hint="letters, digits, '-' and '_'")
-    return f"{pins.root()}/{name}/shield"
+    return f"{pins.top()}/{name}/shield"
 
 
 def names() -> list[str]:
     """The shields that are pinned on this machine."""
-    top = pins.root()
+    top = pins.top()
+    if not os.path.isdir(top):
+        return []
     return sorted(
         entry for entry in os.listdir(top) if os.path.exists(f"{top}/{entry}/shield/about")
     )

@@ -241,7 +241,9 @@ class Observers:
             }
 
     def _pins(self, probe: str) -> str:
-        return f"/sys/fs/bpf/bazaar/{self.bazaar}/probes/{probe}"
+        from bazaar.bpf import pins
+
+        return f"{pins.top()}/{self.bazaar}/probes/{probe}"
 
     def _state(self, probe: str) -> Path:
         return paths.bazaar(self.bazaar) / "probes" / f"{probe}.json"

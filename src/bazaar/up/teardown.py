@@ -26,7 +26,7 @@ def remove(bazaar: str, emit: Emit, *, volumes: bool) -> None:
     being done, and is raised at the end.
     """
     problems: list[str] = []
-    for step in (guardian.end, _remove_drill, _remove_observers, _remove_balance):
+    for step in (guardian.end, _remove_drill, remove_observers, _remove_balance):
         _try(problems, lambda step=step: step(bazaar))
     _remove_containers(bazaar, emit, problems)
     _try(problems, lambda: _remove_network(bazaar))
@@ -54,15 +54,16 @@ def _remove_drill(bazaar: str) -> None:
     flood.remove(bazaar)
 
 
-def _remove_observers(bazaar: str) -> None:
+def remove_observers(bazaar: str) -> None:
+    """Take its probes and its shield away; where there is no bpffs there are none."""
     from bazaar.bpf import pins
     from bazaar.shield import guard
 
     if (found := guard.find(bazaar)) is not None:
         found.detach()
-    pins.remove_all(f"{pins.root()}/{bazaar}")
+    pins.remove_all(f"{pins.top()}/{bazaar}")
     with contextlib.suppress(OSError):
-        Path(pins.root()).rmdir()  # only where it is empty
+        Path(pins.top()).rmdir()  # only where it is empty
 
 
 def _remove_balance(bazaar: str) -> None:
