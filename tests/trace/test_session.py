@@ -253,6 +253,28 @@ def test_a_restart_keeps_what_was_counted(pinned: tuple[str, Path]):
     assert trace.adopt(folder, description) is None
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_what_was_paused_goes_on_under_the_next(pinned: tuple[str, Path], half: bool):
+    folder, description = pinned
+    text = mine("@ = count();") + " interval:s:60 { @never = 1; }"
+    with trace.attach(trace.compile(text)) as session:
+        trace.pin(session, folder, description)
+        writes(10, 123)
+        if half:  # killed while the pins are made again
+            os.rename(f"{folder}/links", f"{folder}/linking")
+            os.unlink(f"{folder}/linking/1-0")
+        else:
+            trace.pause(session, folder)
+            writes(10, 123)
+    again = trace.adopt(folder, description)
+    assert again is not None
+    with again:
+        writes(10, 123)
+        assert value(again.maps(), "@") == 20
+    assert not os.path.exists(f"{folder}/linking")
+    assert os.path.exists(f"{folder}/links/1-0")
+
+
 @pytest.mark.parametrize("damage", ["{", "{}", "[]", '{"text": 5}'])
 def test_damaged_descriptions_are_refused(pinned: tuple[str, Path], damage: str):
     folder, description = pinned

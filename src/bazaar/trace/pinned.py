@@ -6,6 +6,7 @@ again. So a supervisor that was killed takes its probes over with all they have 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from bazaar.bpf import links, pins, programs
 from bazaar.bpf import maps as kernel_maps
+from bazaar.bpf.links import Link
 from bazaar.bpf.maps import Map
 from bazaar.errors import KernelError, StateError
 from bazaar.host import files
@@ -20,6 +22,7 @@ from bazaar.trace.program import Compiled, compile  # noqa: A004 - what it does
 from bazaar.trace.session import Session, link
 
 _VERSION = 1
+_HALF = "linking"  # where links are while their pins are made or taken away
 
 
 def pin(session: Session, directory: str, description: Path) -> None:
@@ -53,7 +56,9 @@ def pin(session: Session, directory: str, description: Path) -> None:
 
 def pause(session: Session, directory: str) -> None:
     """Hear no more events; maps keep what they hold, and `resume` goes on."""
-    pins.remove_all(f"{directory}/links")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(f"{directory}/links", f"{directory}/{_HALF}")
+    pins.remove_all(f"{directory}/{_HALF}")
     for attached in session.links:
         attached.close()
     session.links.clear()
@@ -61,17 +66,31 @@ def pause(session: Session, directory: str) -> None:
 
 def resume(session: Session, directory: str) -> None:
     """Attach again what was paused."""
+    # Held while their names go: the last to let go waits for the kernel to detach them, and
+    # it attaches no program twice.
+    held = _open_links(f"{directory}/{_HALF}")
+    pins.remove_all(f"{directory}/{_HALF}")
+    for attached in held:
+        attached.close()
     link(session)
     _pin_links(session, directory)
 
 
 def _pin_links(session: Session, directory: str) -> None:
+    """Pin all links, or none: ``links`` has its name once it is whole."""
+    half = f"{directory}/{_HALF}"
     for number, attached in enumerate(session.links):
-        attached.pin(f"{directory}/links/{number}")
+        attached.pin(f"{half}/{number}")
+    os.makedirs(half, exist_ok=True)  # a program of BEGIN alone has none
+    os.rename(half, f"{directory}/links")
+
+
+def _open_links(folder: str) -> list[Link]:
+    return [links.open_pinned(path) for path in sorted(glob.glob(f"{glob.escape(folder)}/*"))]
 
 
 def adopt(directory: str, description: Path) -> Session | None:
-    """Take over what ``pin`` left; None when nothing is there.
+    """Take over what ``pin`` left; None when nothing is there. What was paused goes on.
 
     Raises StateError when it cannot be understood (another version laid it out, or pins are
     missing): ``remove`` it and attach anew.
@@ -119,8 +138,10 @@ def _reopen(compiled: Compiled, directory: str) -> Session:
             session.programs.append(program)
             if plan.kind == "END":
                 session.ends.append(program)
-        for path in sorted(glob.glob(f"{glob.escape(directory)}/links/*")):
-            session.links.append(links.open_pinned(path))
+        if os.path.isdir(f"{directory}/links"):
+            session.links += _open_links(f"{directory}/links")
+        else:  # whoever paused it, or was about to go on, is gone
+            resume(session, directory)
     except BaseException:
         session.close()
         raise
