@@ -83,6 +83,60 @@ def test_an_absent_certificate_is_named(bazaar):
     refused(bazaar, "/nowhere/site.pem")
 
 
+KEY = "openssl req -x509 -newkey rsa:2048 -days 2 -subj /CN=x -keyout {0}/key -out {0}/cert"
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("garbage", "it is no certificate with its key"),
+        ("no key", "it is no certificate with its key"),
+        ("another key", "its key is another's"),
+        ("encrypted", "its key is encrypted"),
+    ],
+)
+def test_a_certificate_that_cannot_be_served_is_named(bazaar, kind, why):
+    pem = bazaar.folder / "site.pem"
+    words = KEY.format(bazaar.folder).split()
+    secret = ["-passout", "pass:secret"] if kind == "encrypted" else ["-nodes"]
+    subprocess.run([*words, *secret], check=True, capture_output=True)
+    parts = {"garbage": [], "no key": ["cert"], "another key": ["cert"]}.get(kind, ["cert", "key"])
+    if kind == "another key":
+        subprocess.run(f"openssl genrsa -out {pem}.key".split(), check=True, capture_output=True)
+        parts.append(f"{pem.name}.key")
+    pem.write_text("".join((bazaar.folder / part).read_text() for part in parts) or "nothing\n")
+    bazaar.write(SPEC + f"    certificate: {pem}\n")
+    refused(bazaar, f"services.web.certificate: {pem} cannot be used", why)
+    assert not (bazaar.folder / "state/bazaars" / bazaar.name).exists()
+
+
+def test_a_changed_subnet_is_refused_while_it_is_up(bazaar):
+    bazaar.write(SPEC)
+    bazaar.up()
+    subnet = bazaar.status()["sites"][0]["subnet"]  # 10.N.1.0/24
+    whole = f"{subnet.rpartition('.1.')[0]}.0.0/16"
+    for changed, message in (
+        (f"subnet: 10.253.0.0/16\n{SPEC}", f"is up with {whole}, not 10.253.0.0/16"),
+        (
+            f"subnet: {whole}\n"
+            + SPEC.replace("{u: {}}", f"{{u: {{subnet: {subnet.replace('.1.0', '.7.0')}}}}}"),
+            f"sites.u.subnet: the site is up with {subnet}",
+        ),
+        (
+            f"subnet: {whole}\n" + SPEC.replace("{u: {}}", f"{{u: {{}}, k: {{subnet: {subnet}}}}}"),
+            f"sites.k.subnet: the site u is up with {subnet}",
+        ),
+    ):
+        bazaar.write(changed)
+        for command in ("plan", "up"):
+            done = bazaar.run(command, str(bazaar.file), check=False)
+            assert done.returncode == 1
+            assert message in done.stderr
+            assert "`bazaar down` first" in done.stderr
+    bazaar.write(f"subnet: {whole}\n{SPEC}")
+    assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
+
+
 def test_a_full_disk(bazaar):
     state = bazaar.folder / "state"
     state.mkdir()

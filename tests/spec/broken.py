@@ -277,8 +277,33 @@ TOGETHER: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "a subnet twice": (
-        "bazaar: x\nsites:\n  a: {subnet: 10.1.1.0/24}\n  b: {subnet: 10.1.1.0/24}\n",
-        ["f:4:15  sites.b.subnet: '10.1.1.0/24' is the subnet of a already"],
+        (
+            "bazaar: x\nsubnet: 10.1.0.0/16\nsites:\n  a: {subnet: 10.1.1.0/24}\n"
+            "  b: {subnet: 10.1.1.0/24}\n"
+        ),
+        ["f:5:15  sites.b.subnet: '10.1.1.0/24' is the subnet of a already"],
+    ),
+    "a site's subnet alone": (
+        "bazaar: x\nsites:\n  a: {subnet: 10.199.1.0/24}\n",
+        [
+            (
+                "f:3:15  sites.a.subnet: lies in the bazaar's subnet, which is not given: "
+                "add 'subnet: 10.199.0.0/16'"
+            )
+        ],
+    ),
+    "the name of others": (
+        "bazaar: run\n",
+        ["f:1:9  bazaar: 'run' is what the containers of `bazaar run` go by; take another name"],
+    ),
+    "names too long together": (
+        f"bazaar: {'b' * 60}\nsites: {{{'s' * 60}: {{}}, t: {{}}}}\nservices:\n  a: {{stand: apache}}\n",
+        [
+            (
+                f"f:4:3  services.a: its name makes 130 characters with the bazaar's and that of '{'s' * 60}'; "
+                "a container's has up to 127. Shorten one of them"
+            )
+        ],
     ),
     "too many": (
         (

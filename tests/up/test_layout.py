@@ -26,6 +26,20 @@ def test_asked_subnet_is_kept_free_for_its_site():
     assert made.sites == {"a": "10.44.2.0/24", "b": "10.44.1.0/24"}
 
 
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        ({"u": "10.44.9.0/24"}, "sites.u.subnet: the site is up with 10.44.1.0/24, not 10.44.9.0"),
+        ({"u": None, "k": "10.44.1.0/24"}, "sites.k.subnet: the site u is up with 10.44.1.0/24"),
+        ({"k": "10.44.1.0/24"}, "sites.k.subnet: the site u is up with 10.44.1.0/24"),
+    ],
+)
+def test_what_is_up_keeps_its_subnet(sites, message):
+    known = layout.extend(layout.Layout("10.44.0.0/16"), {"u": None}, [])
+    with pytest.raises(NetworkError, match=message):
+        layout.extend(known, sites, [])
+
+
 def test_a_full_site_says_so():
     made = layout.extend(layout.Layout("10.44.0.0/16"), {"u": None}, [])
     taken = {str(address) for address in ipaddress.ip_network("10.44.1.0/24")}

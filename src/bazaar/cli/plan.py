@@ -24,10 +24,12 @@ SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "
 def command(file: str | None, output: str) -> None:
     """Show what `bazaar up FILE` would change, and change nothing."""
     from bazaar.cli.output import print_json
-    from bazaar.up import client
+    from bazaar.up import client, machine
     from bazaar.up.plan import plan
 
     wanted = read(file)
+    machine.check_certificates(wanted)
+    machine.check_subnets(wanted)
     changes = plan(wanted, client.current(wanted.name), client.read_secrets(wanted))
     if output == "json":
         print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})

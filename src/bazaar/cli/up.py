@@ -42,11 +42,13 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
     wanted = wanted or plan_command.read(file)
     client.need_root()
     machine.check_space()
+    machine.check_certificates(wanted)
     progress = output.Progress()
     secrets = client.read_secrets(wanted)
     with lock(paths.state() / "bazaars" / f"{wanted.name}.lock", "up"):
         missing = machine.prepare(wanted, progress.step)
         progress.clear()
+        machine.check_subnets(wanted)
         current = client.current(wanted.name)
         changes = plan(wanted, current, secrets)
         if not as_json:

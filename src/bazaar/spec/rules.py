@@ -13,6 +13,7 @@ from bazaar.spec.model import Bazaar, Probe, Secret, Service, Volume
 from bazaar.spec.text import Path
 
 MOST_PER_SITE = 200  # replicas in a /24, with room for those that replace them
+LONGEST_ID = 127  # characters of a container's id
 
 Report = Callable[..., None]
 
@@ -23,6 +24,7 @@ def check(bazaar: Bazaar, sites: frozenset[str], partial: frozenset[Path], repor
     ``sites`` names all sites, those too that could not be read. Parts whose paths are in
     ``partial`` lack a field that was wrong: what they lack is not held against them.
     """
+    _names(bazaar, sites, report)
     _subnets(bazaar, report)
     _later(bazaar, report)
     for service in bazaar.services:
@@ -45,6 +47,23 @@ def replicas(service: Service, sites: int) -> int:
     return service.replicas * (sites if service.sites == "all" else len(service.sites))
 
 
+def _names(bazaar: Bazaar, sites: frozenset[str], report: Report) -> None:
+    if bazaar.name == "run":
+        report(("bazaar",), "'run' is what the containers of `bazaar run` go by; take another name")
+    for service in bazaar.services:
+        where = sites if service.sites == "all" else service.sites
+        site = max(where, key=len, default="")
+        # As a replica's container is called; a rollout's next generation has a number more.
+        length = len(f"{bazaar.name}.{service.name}.{site}.{service.replicas}.9999")
+        if length > LONGEST_ID:
+            report(
+                ("services", service.name),
+                f"its name makes {length} characters with the bazaar's and that of '{site}'; "
+                f"a container's has up to {LONGEST_ID}. Shorten one of them",
+                key=True,
+            )
+
+
 def _subnets(bazaar: Bazaar, report: Report) -> None:
     seen: dict[str, str] = {}
     for site in bazaar.sites:
@@ -57,6 +76,9 @@ def _subnets(bazaar: Bazaar, report: Report) -> None:
                 report(path, f"'{site.subnet}' is not inside the bazaar's subnet {whole}")
             elif site.subnet == str(next(whole.subnets(new_prefix=24))):
                 report(path, f"'{site.subnet}' is the network of the front addresses; take another")
+        else:
+            whole = ipaddress.IPv4Network(site.subnet).supernet(new_prefix=16)
+            report(path, f"lies in the bazaar's subnet, which is not given: add 'subnet: {whole}'")
         if site.subnet in seen:
             report(path, f"'{site.subnet}' is the subnet of {seen[site.subnet]} already")
         seen.setdefault(site.subnet, site.name)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from bazaar.errors import NetworkError
 
 HOSTS = range(10, 251)
+HINT = "`bazaar down` first: what runs keeps its addresses until then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,14 @@ def from_json(value: dict[str, Any]) -> Layout:
 
 def extend(layout: Layout, sites: Mapping[str, str | None], fronts: Iterable[str]) -> Layout:
     """The layout of these sites (with the /24 each asks for, if any) and fronts: what stays
-    keeps its numbers, what is new gets the lowest free ones."""
+    keeps its numbers, what is new gets the lowest free ones.
+
+    Raises NetworkError where a site asks for another network than it has, or for another's.
+    """
     places: dict[str, str] = {}
     for name, asked in sites.items():
+        if asked is not None:
+            _check_asked(layout, name, asked)
         if (subnet := asked or layout.sites.get(name)) is not None:
             places[name] = subnet
     free = (
@@ -73,6 +79,20 @@ def extend(layout: Layout, sites: Mapping[str, str | None], fronts: Iterable[str
         sites={name: places[name] for name in sites},
         fronts={name: known[name] if name in known else _next(numbers, name) for name in fronts},
     )
+
+
+def _check_asked(layout: Layout, name: str, asked: str) -> None:
+    held = layout.sites.get(name, asked)
+    if held != asked:
+        raise NetworkError(
+            f"sites.{name}.subnet: the site is up with {held}, not {asked}", hint=HINT
+        )
+    for other, subnet in layout.sites.items():
+        if subnet == asked and other != name:
+            raise NetworkError(
+                f"sites.{name}.subnet: the site {other} is up with {asked}",
+                hint=f"take another; or {HINT}",
+            )
 
 
 def _network(subnet: str) -> ipaddress.IPv4Network:

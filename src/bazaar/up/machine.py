@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bazaar.errors import MissingError, StateError
+from bazaar.errors import MissingError, NetworkError, StateError
 from bazaar.host import paths
+from bazaar.host.files import read_json
 from bazaar.spec.resolved import ResolvedBazaar
-from bazaar.up import doctor
+from bazaar.up import doctor, layout
 
 LEAST_FREE = 32 << 20  # bytes
+_PEM = "name a PEM file with the chain and its key, not encrypted"
 
 
 def check_space() -> None:
@@ -26,8 +28,55 @@ def check_space() -> None:
         )
 
 
+def check_certificates(wanted: ResolvedBazaar) -> None:
+    """Raises MissingError or StateError where a certificate cannot be served."""
+    for service in wanted.services:
+        if service.certificate:
+            _check_certificate(f"services.{service.name}.certificate", service.certificate)
+
+
+def _check_certificate(where: str, file: str) -> None:
+    import ssl
+
+    if not Path(file).is_file():
+        raise MissingError(f"{where}: there is no file {file}", hint=_PEM)
+
+    def refuse() -> str:  # else OpenSSL asks whoever sits at the terminal
+        raise ValueError("its key is encrypted, and nobody is there to decrypt it")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, password=refuse)
+    except ssl.SSLError as error:
+        other = error.reason == "KEY_VALUES_MISMATCH"
+        why = "its key is another's" if other else "it is no certificate with its key, as PEM"
+        raise StateError(f"{where}: {file} cannot be used: {why}", hint=_PEM) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise StateError(f"{where}: {file} cannot be used: {why}", hint=_PEM) from error
+
+
+def check_subnets(wanted: ResolvedBazaar) -> None:
+    """Raises NetworkError where what is up has other subnets than the description."""
+    from bazaar.site import network
+
+    name, held = wanted.name, network.observed(wanted.name).subnet
+    if held and wanted.subnet and wanted.subnet != held:
+        raise NetworkError(
+            f"subnet: the bazaar {name} is up with {held}, not {wanted.subnet}",
+            hint=layout.HINT,
+        )
+    try:
+        stored = read_json(paths.bazaar(name) / "layout.json")
+        known = layout.from_json(stored) if stored else None
+    except (StateError, KeyError, TypeError):
+        return  # cut short: it is made anew
+    if known is not None and wanted.subnet in (None, known.subnet):
+        sites = dict.fromkeys(known.sites) | {site.name: site.subnet for site in wanted.sites}
+        layout.extend(known, sites, ())
+
+
 def check_places(wanted: ResolvedBazaar) -> None:
-    """Raises NetworkError or MissingError where a subnet or port is taken, or a file is not there.
+    """Raises NetworkError where a subnet or port is taken.
 
     What this bazaar itself holds already is its own.
     """
@@ -39,11 +88,6 @@ def check_places(wanted: ResolvedBazaar) -> None:
     for service in wanted.services:
         for publish in service.publish:
             ports.check_free(publish.address, publish.port, service.name, own)
-        if service.certificate and not Path(service.certificate).is_file():
-            raise MissingError(
-                f"services.{service.name}.certificate: there is no file {service.certificate}",
-                hint="name a PEM file with key and chain",
-            )
 
 
 def prepare(wanted: ResolvedBazaar, progress: Callable[[str], None]) -> list[str]:
