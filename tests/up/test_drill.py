@@ -12,8 +12,10 @@ import pytest
 
 from bazaar.errors import BazaarError, MissingError, UsageError
 from bazaar.host import mounts, processes
-from bazaar.up import drill
-from bazaar.up.drill import bpftrace, trace
+from bazaar.shield import guard, measure, pinned
+from bazaar.shield.settings import ShieldSpec
+from bazaar.up import client, drill
+from bazaar.up.drill import bpftrace, flood, trace
 from tests.run.layouts import archive, static_shell
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -117,3 +119,31 @@ def test_without_a_rival_there_is_no_goal():
     figures = trace._figures([1.0], [(1.1, 100.0)], [], None)
     cost = next(one for one in figures if one.name == "trace.cost")
     assert cost.goal is None and cost.holds is None and "bench/setup" in cost.note
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.skipif(os.geteuid() != 0, reason="a shield needs root")
+def test_a_flood_leaves_the_shield_as_it_is(monkeypatch, killed):
+    name = f"d{os.getpid()}"
+    seen = []
+
+    def look(arena, shield, front, url, address, **options):
+        seen.append((guard.find(name).mode, shield.mode, shield.spec.rate, shield.spec.ports))
+        if killed:
+            monkeypatch.setattr(shield, "detach", shield.close)
+        return {measure.CONTROL: [], measure.SHIELD: []}
+
+    service = {"url": "http://10.1.0.10/", "address": "10.1.0.10", "port": 80}
+    monkeypatch.setattr(client, "call", lambda *words: {"services": [service]})
+    monkeypatch.setattr(measure, "flood", look)
+    monkeypatch.setattr(measure, "figures", lambda samples, note: [])
+    shield = guard.attach(name, ShieldSpec(rate=777, mode="dry-run", ports=()))
+    try:
+        flood.measure(name, print)
+        assert seen == [("dry-run", "on", 777, (("tcp", 80),))]
+        assert shield.mode == "dry-run"
+        assert (f"drill-{name}" in pinned.names()) == killed
+        flood.remove(name)
+        assert f"drill-{name}" not in pinned.names()
+    finally:
+        shield.detach()
