@@ -89,8 +89,9 @@ class Keeper:
         self._found = found
         self._on_change = on_change
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waking = threading.Lock()  # of that descriptor, which is gone with the thread
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=replica.id, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=replica.id, daemon=True)
 
     def start(self) -> None:
         """Begin: watch the container that was found, or start one."""
@@ -99,7 +100,9 @@ class Keeper:
     def wake(self) -> None:
         """Tell the thread to end; `release` waits for it."""
         self._stopping.set()
-        os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def release(self) -> None:
         """End the thread and leave the container running, for the next supervisor."""
@@ -116,6 +119,14 @@ class Keeper:
     def _set(self, **changes: object) -> None:
         self.condition = replace(self.condition, **changes)  # type: ignore[arg-type]
         self._on_change(self)
+
+    def _run(self) -> None:
+        try:
+            self._keep()
+        finally:
+            with self._waking:
+                os.close(self._wake)
+                self._wake = -1
 
     def _keep(self) -> None:
         first, longest = self.replica.first_pause, self.replica.longest_pause
