@@ -1,5 +1,6 @@
 """The topology of a bazaar, in the real kernel."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -194,6 +195,30 @@ def test_removing_all_spares_a_neighbour_of_a_similar_name(ground: Ground):
             network.ensure_site(ground.bazaar, "u2", ground.address(3, 0) + "/24")
     finally:
         namespaces.delete(namespace)
+
+
+def test_removing_all_spares_a_neighbour_that_is_just_being_made(state: Path):
+    needs("ip")
+    bazaar = f"t{os.getpid()}race"
+    name = f"bz-{bazaar}2"
+    file = namespaces.path(name)
+    namespaces.FOLDER.mkdir(exist_ok=True)
+    removing = threading.Thread(target=network.remove_all, args=(bazaar,))
+    folder = os.open(namespaces.FOLDER, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # as whoever makes one: first the file …
+        file.touch()
+        removing.start()
+        time.sleep(1)
+        subprocess.run(["mount", "--bind", "/proc/self/ns/net", str(file)], check=True)  # … then it
+    finally:
+        os.close(folder)
+        removing.join()
+        assert namespaces.exists(name)
+        namespaces.delete(name)
+    file.touch()  # and what an interruption left goes
+    network.remove_all(bazaar)
+    assert not file.exists()
 
 
 def test_a_foreign_namespace_is_left_alone(state: Path):

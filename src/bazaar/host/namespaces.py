@@ -102,8 +102,8 @@ def attach(name: str) -> None:
         _mount("/proc/thread-self/ns/net", name)
 
 
-def delete(name: str) -> bool:
-    """Take a namespace's name away; False when there was none.
+def delete(name: str, *, bare: bool = False) -> bool:
+    """Take a namespace's name away (``bare``: a file that is none); False when there was none.
 
     The kernel clears the namespace away soon after, when no process is left in it.
     """
@@ -112,6 +112,8 @@ def delete(name: str) -> bool:
     if not target.exists():
         return found
     with _locked_folder():  # not between another's making of the file and its mount on it
+        if bare and exists(name):
+            return found
         while _libc.umount2(os.fsencode(target), _MNT_DETACH) == 0:
             found = True
         with contextlib.suppress(FileNotFoundError):

@@ -277,8 +277,9 @@ def remove_all(bazaar: str) -> None:
     """Take everything of a bazaar's network away, whatever an interruption left of it."""
     front = front_namespace(bazaar)
     for name in namespaces.entries(front):
-        # A bare file is what an interruption left; nobody else's is being made, by the lock.
-        if not namespaces.exists(name) or belongs(name, bazaar):
+        if not namespaces.exists(name):  # or another bazaar's, whose name is just being made
+            namespaces.delete(name, bare=True)
+        elif belongs(name, bazaar):
             namespaces.delete(name)
     namespaces.remove_interface(host_interface(bazaar))
     outbound.forbid(f"bazaar_{bazaar}")
