@@ -55,23 +55,18 @@ def bazaar(tmp_path):
     made.run("down", made.name, "--volumes", "--yes", check=False)
 
 
-def test_without_bpf_the_rest_goes_on(bazaar):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            WITHOUT_BPF,
-            str(ROOT / "bazaar"),
-            "up",
-            str(bazaar.file),
-            "-o",
-            "json",
-        ],
+def _without_bpf(bazaar, *words):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_BPF, str(ROOT / "bazaar"), *words],
         env={**os.environ, "BAZAAR_STATE": str(bazaar.folder / "state")},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_without_bpf_the_rest_goes_on(bazaar):
+    done = _without_bpf(bazaar, "up", str(bazaar.file), "-o", "json")
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
     assert all(service["healthy"] == service["wanted"] for service in status["services"])
@@ -80,6 +75,12 @@ def test_without_bpf_the_rest_goes_on(bazaar):
     assert status["shield"]["mode"] == "missing"
     shown = bazaar.run("status").stdout
     assert "shield missing" in shown
+    assert shown.count("nothing (") == 2  # is what the probe sees of either service
+    assert "everything" not in shown and "host edge" not in shown
+    again = _without_bpf(bazaar, "up", str(bazaar.file)).stdout
+    lacking = again.partition("\nMISSING\n")[2].splitlines()
+    assert [line.split()[0] for line in lacking][-2:] == ["probe", "shield:"]
+    assert lacking[0].startswith("BPF (")
     # The next supervisor is allowed it, and attaches what was missing.
     child = status["supervisor"]["pid"]
     # The guardian first: a child of his would be forbidden the same.
@@ -89,6 +90,44 @@ def test_without_bpf_the_rest_goes_on(bazaar):
     mended = bazaar.status()
     assert mended["probes"][0]["problem"] == ""
     assert mended["shield"]["mode"] == "on"
+
+
+def test_without_bpf_it_goes_down_again(bazaar):
+    assert _without_bpf(bazaar, "up", str(bazaar.file)).returncode == 0
+    bazaar.write(SPEC.partition("probes:")[0])
+    changed = _without_bpf(bazaar, "up", str(bazaar.file))
+    assert changed.returncode == 0, changed.stderr
+    down = _without_bpf(bazaar, "down", bazaar.name)
+    assert down.returncode == 0, down.stderr
+    assert _ours(bazaar) == []
+
+
+@pytest.mark.parametrize("lost", ["cut short", "empty"])
+def test_a_dead_supervisor_and_an_unreadable_applied_state(bazaar, lost):
+    bazaar.write(SPEC.partition("probes:")[0])
+    child = bazaar.up()["supervisor"]["pid"]
+    os.kill(_parent(child), signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    applied = bazaar.folder / "state/bazaars" / bazaar.name / "applied.json"
+    applied.write_text(applied.read_text()[:40] if lost == "cut short" else "")
+    assert "+ supervisor" in bazaar.run("plan", str(bazaar.file)).stdout
+    bazaar.run("up", str(bazaar.file))
+    assert get(bazaar.service("web")["url"])
+    assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
+
+
+def test_a_lost_guardian_is_a_change(bazaar):
+    before = bazaar.up()
+    os.kill(_parent(before["supervisor"]["pid"]), signal.SIGKILL)
+    assert "~ supervisor" in bazaar.run("plan", str(bazaar.file)).stdout
+    with Polling(bazaar.service("web")["url"]) as client:
+        bazaar.run("up", str(bazaar.file))
+    assert client.failures == []
+    after = bazaar.wait(lambda status: status["supervisor"]["state"] == "ready")
+    assert after["supervisor"]["pid"] != before["supervisor"]["pid"]
+    for old, new in zip(before["services"], after["services"], strict=True):
+        assert [row["pid"] for row in old["replicas"]] == [row["pid"] for row in new["replicas"]]
+    assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
 
 
 def _parent(pid):

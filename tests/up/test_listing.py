@@ -9,6 +9,7 @@ import time
 import pytest
 
 from bazaar.cli.main import main
+from bazaar.cli.status import missing_table, services_table
 from bazaar.host import paths
 from bazaar.up.daemon import socket_path
 from bazaar.up.rpc import Server
@@ -108,3 +109,31 @@ def test_a_short_status_has_one_line_for_a_probe(supervised, capsys):
     assert "12345" not in short and "this kernel has no such thing" in short
     assert main(["status"]) == 0
     assert "7 runs, 0 lost\n@: 12345\n" in capsys.readouterr().out
+
+
+def test_what_a_probe_sees_is_nothing_while_it_has_a_problem(supervised, capsys):
+    service = {
+        "name": "web",
+        "url": None,
+        "address": None,
+        "port": None,
+        "published": [],
+        "healthy": 1,
+        "wanted": 1,
+        "engine": "shared",
+        "seen": "everything",
+        "replicas": [],
+    }
+    blind = {**PROBE, "name": "sends", "problem": f"{'bpf(2): ' * 12}\nask for it"}
+    cells = []
+    for probes in ([], [PROBE], [PROBE, blind], [blind]):
+        status = {**STATUS, "services": [service], "probes": probes}
+        cells.append(
+            services_table(status).splitlines()[1].partition("shared")[2].split(maxsplit=1)
+        )
+    assert [cell[-1] for cell in cells[:3]] == ["-", "everything", "everything, but not by sends"]
+    assert cells[3][-1].startswith("nothing (bpf(2): ") and cells[3][-1].endswith("…)")
+    assert missing_table({**STATUS, "missing": ["BPF (probes): no; do"], "probes": [blind]}) == (
+        f"MISSING\nBPF (probes): no; do\nprobe sends: {'bpf(2): ' * 12}; ask for it"
+    )
+    assert missing_table({**STATUS, "probes": [PROBE]}) == ""

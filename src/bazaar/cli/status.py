@@ -9,6 +9,8 @@ import click
 
 from bazaar.cli import output
 
+LONGEST_WHY = 60  # characters of a reason in a cell
+
 
 @click.command(name="status")
 @click.argument("bazaar", required=False)
@@ -67,7 +69,7 @@ def services_table(status: dict[str, Any]) -> str:
                 *per_site,
                 service["engine"],
                 _ready(service),
-                service["seen"] if status["probes"] else "-",
+                _seen(service, status["probes"]),
             ]
         )
         rows += [
@@ -75,6 +77,32 @@ def services_table(status: dict[str, Any]) -> str:
             for address in service["published"]
         ]
     return output.table(header, rows)
+
+
+def missing_table(status: dict[str, Any]) -> str:
+    """What was asked for and is not there, one line each; empty where nothing is missing."""
+    lines = [
+        *status.get("missing", ()),
+        *(f"probe {one['name']}: {one['problem']}" for one in status["probes"] if one["problem"]),
+    ]
+    shield = status["shield"]
+    if shield and shield["problem"]:
+        lines.append(f"shield: {shield['problem']}")
+    if not lines:
+        return ""
+    return output.table(["MISSING"], [["; ".join(line.splitlines())] for line in lines])
+
+
+def _seen(service: dict[str, Any], probes: list[dict[str, Any]]) -> str:
+    """What the probes see of a service; those that have a problem see nothing."""
+    if not probes:
+        return "-"
+    blind = [probe for probe in probes if probe["problem"]]
+    if len(blind) == len(probes):
+        why = blind[0]["problem"].splitlines()[0]
+        return f"nothing ({why if len(why) <= LONGEST_WHY else why[: LONGEST_WHY - 1] + '…'})"
+    without = ", ".join(probe["name"] for probe in blind)
+    return f"{service['seen']}, but not by {without}" if blind else service["seen"]
 
 
 def _site_cell(service: dict[str, Any], site: str) -> str:

@@ -146,8 +146,8 @@ def _report(
         output.print_json(status | {"seconds_up": round(took, 3), "changed": changed})
     else:
         print(status_command.services_table(status))
-        for line in missing:
-            print(f"missing  {line}", file=sys.stderr)
+        if lacking := status_command.missing_table(status):
+            print(f"\n{lacking}")
     unhealthy = _unhealthy(status)
     problems = problems or unhealthy
     for problem in problems:
