@@ -181,3 +181,13 @@ def test_a_signal_before_the_child_listens_is_kept_for_it(name):
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         process.communicate()
+
+
+def test_one_that_was_never_told_anything_goes_down(name):
+    client.ensure_supervisor(name)  # and `up` was killed right after that
+    down = subprocess.run(
+        [str(ROOT / "bazaar"), "down", name], capture_output=True, text=True, check=False
+    )
+    assert down.returncode == 0, down.stderr
+    assert guardian.find(name) == []
+    assert not paths.bazaar(name).exists()

@@ -28,8 +28,10 @@ def running() -> list[str]:
 
 
 def has_state(bazaar: str) -> bool:
-    """Whether a bazaar was made here and not taken down since."""
-    return any((paths.bazaar(bazaar) / name).exists() for name in ("wanted.json", "layout.json"))
+    """Whether a bazaar was made here, or begun to be, and not taken down since."""
+    # The log comes with the supervisor, before it is told anything.
+    names = ("wanted.json", "layout.json", "supervisor.log")
+    return any((paths.bazaar(bazaar) / name).exists() for name in names)
 
 
 def _has_volumes(bazaar: str) -> bool:
