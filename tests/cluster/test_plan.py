@@ -12,7 +12,7 @@ from bazaar.cluster.desired import desired
 from bazaar.cluster.facts import Facts, NodeFacts, UnitFacts
 from bazaar.cluster.parts import PHASES
 from bazaar.cluster.plan import ApiPlan, Plan, changes, plan_api, plan_node
-from bazaar.cluster.scripts import api_script, phases, script
+from bazaar.cluster.scripts import manifests_script, nodes_script, phases, script
 from bazaar.model.record import replace
 from tests.cluster.conftest import cluster, context, done, fresh
 
@@ -125,7 +125,7 @@ def test_every_script_is_a_shell_s(planes: int, workers: int):
         texts = [script(plan, wanted, here, phase) for phase in PHASES]
         text, digest = addons.document(of, gvisor=True)
         api = plan_api(of, {n.name: fresh(n) for n in of.nodes}, text, digest)
-        texts.append(api_script(api, here))
+        texts += [manifests_script(api, here), nodes_script(api, here)]
         texts.append(wanted.files["/etc/bazaar-node/network"].content.decode())
         for one in texts:
             subprocess.run(["sh", "-n"], input=one, text=True, check=True)

@@ -20,7 +20,7 @@ from bazaar.cluster.desired import Desired, desired
 from bazaar.cluster.facts import Facts
 from bazaar.cluster.parts import PHASES, Context, Programs
 from bazaar.cluster.plan import NodePlan, Plan, plan_api, plan_node
-from bazaar.cluster.scripts import api_script, phases, script
+from bazaar.cluster.scripts import manifests_script, nodes_script, phases, script
 from bazaar.errors import BazaarError, ClusterError
 from bazaar.model.record import replace
 
@@ -115,9 +115,14 @@ class Session:
         """Make the plan true; the seconds each phase took."""
         took: dict[str, float] = {}
         began = time.monotonic()
-        await self.carry(plan)
-        took["carry"] = time.monotonic() - began
+        if any(node.sets for node in plan.nodes):
+            await self.carry(plan)
+            took["carry"] = time.monotonic() - began
         for phase in PHASES:
+            if phase == "node":  # what it starts asks the API for what the manifests allow
+                began = time.monotonic()
+                await self.manifests(plan)
+                took["manifests"] = time.monotonic() - began
             began = time.monotonic()
             busy = [node for node in plan.nodes if phase in phases(node)]
             if not busy:
@@ -138,12 +143,27 @@ class Session:
         return took
 
     async def api(self, plan: Plan) -> None:
-        """Tell the API what it does not know, and wait until all nodes are ready."""
-        if plan.api.empty:
-            return
-        self.progress(f"{plan.cluster.name}: waiting for the nodes")
-        planes = plan.cluster.control_planes[:1]
-        await each(plan.cluster, planes, lambda node: self._api(plan, node))
+        """Tell the API what it does not know of nodes, and wait until all are ready."""
+        if plan.api.ranges or plan.api.labels or plan.api.missing:
+            self.progress(f"{plan.cluster.name}: waiting for the nodes")
+            await self._tell(plan, nodes_script(plan.api, self._first(plan)))
+
+    async def manifests(self, plan: Plan) -> None:
+        """Tell the API the manifests, where it has others."""
+        if plan.api.manifests:
+            self.progress(f"{plan.cluster.name}: manifests")
+            await self._tell(plan, manifests_script(plan.api, self._first(plan)))
+
+    def _first(self, plan: Plan) -> Context:
+        return self.contexts[plan.cluster.control_planes[0].name]
+
+    async def _tell(self, plan: Plan, text: str) -> None:
+        async def tell(node: Node) -> None:
+            await self.connections[node.name].run(
+                text, root=True, timeout=SCRIPT_SECONDS, what="telling the API"
+            )
+
+        await each(plan.cluster, plan.cluster.control_planes[:1], tell)
 
     async def carry(self, plan: Plan) -> None:
         busy = [node for node in plan.nodes if node.sets]
@@ -187,12 +207,6 @@ class Session:
         context = self.contexts[node.name]
         self.contexts[node.name] = replace(context, members=tuple(self.members))
         self.members.append(node.name)
-
-    async def _api(self, plan: Plan, node: Node) -> None:
-        text = api_script(plan.api, self.contexts[node.name])
-        await self.connections[node.name].run(
-            text, root=True, timeout=SCRIPT_SECONDS, what="telling the API"
-        )
 
 
 @contextlib.asynccontextmanager

@@ -77,6 +77,7 @@ async def upgrade(session: Session, plan: Plan, *, back: Session | None, done: l
             told = await _brought_back(back, node)
             raise ClusterError(f"{error.message}\n{told}", hint=error.hint) from error
         done.append(node.name)
+    await session.manifests(plan)
     await session.api(plan)
 
 

@@ -131,29 +131,31 @@ def _start(unit: Unit, digest: str) -> list[str]:
     return lines
 
 
-def api_script(plan: ApiPlan, context: Context) -> str:
-    """What a control plane tells the API: manifests first, then nodes as they register."""
-    kubectl = f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
-    lines = [
-        _head(),
-        f'k() {{ {kubectl} "$@"; }}',
-        # Early on, some of the API's own objects are still being made.
-        (
-            f'again() {{ n=0; until "$@" >{FOLDER}/said 2>&1; do n=$((n + 1)); '
-            f"[ $n -lt 60 ] || {{ tail -n 3 {FOLDER}/said >&2; exit 1; }}; sleep 0.25; done; }}"
-        ),
-    ]
-    if plan.manifests:
-        lines.append(f"cat >{FOLDER}/manifests.yaml <<'END'\n{plan.manifests}END")
-        lines.append(
-            "again k apply --server-side --force-conflicts --field-manager bazaar "
-            f"-f {FOLDER}/manifests.yaml"
-        )
+def manifests_script(plan: ApiPlan, context: Context) -> str:
+    """What a control plane tells the API once it answers: what nodes and DNS need is among it."""
+    apply = "apply --server-side --force-conflicts --field-manager bazaar"
+    return "\n".join(
+        [
+            *_api_head(context),
+            f"cat >{FOLDER}/manifests.yaml <<'END'\n{plan.manifests}END",
+            f"again k {apply} -f {FOLDER}/manifests.yaml",
+            (
+                "k -n kube-system create configmap bazaar "
+                f"--from-literal=digest={plan.digest} --dry-run=client -o yaml | "
+                f"k {apply} -f - >/dev/null"
+            ),
+        ]
+    )
+
+
+def nodes_script(plan: ApiPlan, context: Context) -> str:
+    """What a control plane says of nodes as they register, and that they are to be ready."""
+    lines = _api_head(context)
     names = list(dict.fromkeys([*plan.missing, *plan.ranges, *plan.labels]))
     if names:
         lines.append(
-            "for n in " + " ".join(names) + f"; do wait_for kube-apiserver.service "
-            f'"{kubectl} get node $n"; done'
+            "for n in " + " ".join(names) + "; do wait_for kube-apiserver.service "
+            '"k get node $n"; done'
         )
     for name, own in plan.ranges.items():
         patch = f'{{"spec":{{"podCIDR":"{own}","podCIDRs":["{own}"]}}}}'
@@ -167,10 +169,14 @@ def api_script(plan: ApiPlan, context: Context) -> str:
             + " ".join(f"node/{name}" for name in plan.missing)
             + " >/dev/null"
         )
-    if plan.manifests:
-        lines.append(
-            "k -n kube-system create configmap bazaar "
-            f"--from-literal=digest={plan.digest} --dry-run=client -o yaml | "
-            "k apply --server-side --force-conflicts --field-manager bazaar -f - >/dev/null"
-        )
     return "\n".join(lines)
+
+
+def _api_head(context: Context) -> list[str]:
+    kubectl = f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
+    # Early on, some of the API's own objects are still being made.
+    again = (
+        f'again() {{ n=0; until "$@" >{FOLDER}/said 2>&1; do n=$((n + 1)); '
+        f"[ $n -lt 60 ] || {{ tail -n 3 {FOLDER}/said >&2; exit 1; }}; sleep 0.25; done; }}"
+    )
+    return [_head(), f'k() {{ {kubectl} "$@"; }}', again]

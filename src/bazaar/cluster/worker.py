@@ -60,7 +60,8 @@ def units(context: Context) -> Iterator[Unit]:
     proxy = ("/var/lib/kube-proxy/config.yaml", "/etc/kubernetes/kube-proxy.conf")
     yield Unit("kube-proxy.service", "node", proxy)
     # It reads its Corefile again by itself.
-    yield Unit("coredns.service", "node", ("/etc/kubernetes/coredns.conf",))
+    answers = f"{context.program('kubectl')} --server http://127.0.0.1:8181 get --raw /ready"
+    yield Unit("coredns.service", "node", ("/etc/kubernetes/coredns.conf",), answers)
 
 
 def packages(context: Context) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bazaar.cluster import store
 from bazaar.cluster.description import Cluster, Node
-from bazaar.errors import MissingError
+from bazaar.errors import LockedError, MissingError
 from bazaar.host import paths
 from bazaar.model.change import Change
 from bazaar.model.record import field, record, replace
@@ -22,8 +22,10 @@ from bazaar.up.cluster_request import Request, leaving
 if TYPE_CHECKING:
     from bazaar.cluster.parts import Programs
     from bazaar.cluster.plan import Plan
+    from bazaar.host.machines import LocalMachine
 
 Progress = Callable[[str], None]
+PACKAGES = ("containerd", "runc", "haproxy")  # of local machines
 
 
 @record
@@ -62,6 +64,7 @@ def apply(request: Request, progress: Progress) -> Outcome:
         lacking = cluster_request.lacking(request, name)
         if lacking:
             _make_machines(name, lacking, request, progress)
+        made = time.monotonic() - began
         cluster = cluster_request.resolved(request, name)
         cluster_request.same_version(request, name)
         local = request.local is not None or cluster_request.is_local(name)
@@ -69,7 +72,8 @@ def apply(request: Request, progress: Progress) -> Outcome:
         outcome = asyncio.run(_applied(cluster, local, gone, progress))
         if local and gone:
             _destroy_machines([node.name for node in gone], name, progress)
-    return replace(outcome, seconds=time.monotonic() - began)
+    phases = {"machines": made, **outcome.phases} if lacking else outcome.phases
+    return replace(outcome, seconds=time.monotonic() - began, phases=phases)
 
 
 def kubeconfig(name: str | None) -> str:
@@ -171,17 +175,29 @@ def changes_of(planned: Plan) -> list[Change]:
     return changes(planned)
 
 
-def _make_machines(name: str, count: int, request: Request, progress: Progress) -> None:
+def make_machines(count: int, progress: Progress) -> list[LocalMachine]:
+    """Local machines that can become a cluster: with its system's packages, seeing our programs."""
+    import time
+
     from bazaar.cluster.facts import SETS
-    from bazaar.host import files, machines
+    from bazaar.host import machines
 
     shown = paths.cache() / "cluster"
     # Made before the machines, which see it: what comes into it later is there at once.
     shown.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            return machines.create(count, progress, packages=PACKAGES, binds={shown: SETS})
+        except LockedError:  # other clusters' machines are being made
+            progress("waiting for other machines to be made")
+            time.sleep(0.5)
+
+
+def _make_machines(name: str, count: int, request: Request, progress: Progress) -> None:
+    from bazaar.host import files
+
     programs(cluster_request.version_of(request), progress)
-    made = machines.create(
-        count, progress, packages=("containerd", "runc", "haproxy"), binds={shown: SETS}
-    )
+    made = make_machines(count, progress)
     names = [*cluster_request.local_names(name), *(one.machine.name for one in made)]
     files.write_json(cluster_request.local_file(name), names)
 

@@ -24,6 +24,7 @@ from bazaar.host.machines import base, network, nspawn, places
 from bazaar.host.machines.base import Progress
 from bazaar.host.machines.places import LocalMachine
 
+INOTIFY_INSTANCES = 8192
 BOOT_SECONDS = 90.0  # many boot at once on few processors
 
 
@@ -41,6 +42,7 @@ def create(
     machine lacks, MachineError where one does not come up: the others do.
     """
     _needs()
+    _enough_inotify()
     root = base.make(packages, progress)
     with _changing("machines create"):
         for name in _unfinished():
@@ -181,6 +183,18 @@ def _needs() -> None:
             "control groups cannot be made here: a machine needs some of its own",
             hint="inside a container, /sys/fs/cgroup must be writable",
         )
+
+
+def _enough_inotify() -> None:
+    """Let the kernel hand out inotify instances for all: systemd and kubelet take 20 a machine.
+
+    Its default, 128 for a user, is enough for five. It stays raised: others may have come to
+    need it.
+    """
+    path = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(path.read_text()) < INOTIFY_INSTANCES:
+        with contextlib.suppress(OSError):  # where it may not be, there is room for a few
+            path.write_text(str(INOTIFY_INSTANCES))
 
 
 def _root() -> None:
