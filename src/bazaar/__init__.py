@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bazaar.spec import Bazaar, Probe, Service, Shield, Site, Volume
+    from bazaar.spec import Bazaar, Cluster, Machine, Probe, Proxy, Service, Shield, Site, Volume
 
-__all__ = ["Bazaar", "Probe", "Service", "Shield", "Site", "Volume", "__version__"]
+__all__ = [
+    "Bazaar",
+    "Cluster",
+    "Machine",
+    "Probe",
+    "Proxy",
+    "Service",
+    "Shield",
+    "Site",
+    "Volume",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

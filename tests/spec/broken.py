@@ -180,11 +180,11 @@ STRUCTURE: dict[str, tuple[str, list[str]]] = {
 # What only the parts together make wrong: no schema sees it.
 TOGETHER: dict[str, tuple[str, list[str]]] = {
     "what comes later, beside other mistakes": (
-        "bazaar: x\nsites:\n  a:\n    provider: aws\n  b: {cluster: k3s, machines: 3}\nservices:\n  s: {stand: apache, sites: [c]}\n",
+        "bazaar: x\nsites:\n  a:\n    provider: aws\n  b: {zone: x, machines: 3}\nservices:\n  s: {stand: apache, sites: [c]}\n",
         [
-            "f:4:15  sites.a.provider: 'aws' is not there yet: this version runs sites on this machine, 'provider: local'",
-            "f:5:7  sites.b.cluster: is not there yet: a local site is a network namespace of this machine",
-            "f:5:21  sites.b.machines: is not there yet: a local site is a network namespace of this machine",
+            "f:4:15  sites.a.provider: 'aws' is not there yet: this version runs sites on this machine, 'provider: local', and clusters on machines of yours, 'provider: hosts'",
+            "f:5:7  sites.b.zone: is not there yet: providers of machines have it",
+            "f:5:16  sites.b.machines: is not there yet: a local site is a network namespace of this machine",
             "f:7:30  services.s.sites[0]: there is no site 'c'. There are: a, b",
         ],
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.spec import Probe, Service, Shield, Site, load, schema, to_mapping
+from bazaar.spec import Cluster, Probe, Proxy, Service, Shield, Site, load, schema, to_mapping
 from bazaar.spec.text import parse
 from tests.spec import broken
 from tests.spec.json_schema import accepts
@@ -44,7 +44,7 @@ def test_what_parts_say_of_one_another_is_beyond_it(name):
     assert accepts(SCHEMA, parse(content, "").value)
 
 
-@pytest.mark.parametrize("part", [Site, Service, Probe, Shield])
+@pytest.mark.parametrize("part", [Site, Cluster, Proxy, Service, Probe, Shield])
 def test_each_field_is_described_for_editors(part):
     properties = SCHEMA["$defs"][part.__name__]["properties"]
     assert set(properties) == {field.name for field in dataclasses.fields(part)} - {"name"}

@@ -31,4 +31,6 @@ def test_the_examples_of_the_page_are_right():
         part = block.split(":")[0]
         if part in ("health", "restart"):
             block = f"services: {{web: {{stand: apache, {block.strip()}}}}}"
-        loads(f"bazaar: x\n{block}\n")
+        if part == "proxy":
+            block = f"sites: {{a: {{machines: 1, cluster: {{{block.strip()}}}}}}}"
+        loads(f"bazaar: x\n{block}\n", clusters=True)

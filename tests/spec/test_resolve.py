@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bazaar.errors import MissingError, SpecError, StateError
 from bazaar.model.container import Limits
 from bazaar.model.site import Health, Publish
-from bazaar.spec import Bazaar, Probe, Service, Shield, Site, loads, resolve
+from bazaar.spec import Bazaar, Cluster, Probe, Service, Shield, Site, loads, resolve
 from bazaar.spec.resolved import ResolvedVolume, from_json, service_from_json, to_json
 from tests.spec.test_load import FULL
 
@@ -125,7 +125,10 @@ def test_a_probes_file_is_read(tmp_path):
     ("site", "message"),
     [
         (Site("a", provider="aws"), "sites.a.provider: 'aws' is not there yet"),
-        (Site("a", cluster=True), "sites.a.cluster: is not there yet"),
+        (
+            Site("a", cluster=Cluster(), machines=1),
+            "sites.a.cluster: services on clusters are not there yet",
+        ),
         (Site("a", machines=3), "sites.a.machines: is not there yet"),
     ],
 )

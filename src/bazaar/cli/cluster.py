@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ import click
 from bazaar.cli.output import Progress, colour, output_option, print_json
 
 if TYPE_CHECKING:
+    from bazaar.errors import BazaarError
     from bazaar.model.change import Change
     from bazaar.up.cluster_request import Request
     from bazaar.up.clusters import Outcome
@@ -50,6 +51,12 @@ def named(function: Command) -> Command:
     return click.option("--name", metavar="NAME", help="Which cluster, where there are several.")(
         function
     )
+
+
+def described(function: Command) -> Command:
+    """A description's file, and which of its clusters."""
+    option = click.option("--site", metavar="SITE", help="Of FILE's clusters this one alone.")
+    return click.argument("file", required=False)(option(function))
 
 
 def asked(function: Command) -> Command:
@@ -92,62 +99,130 @@ def request_of(options: dict[str, Any]) -> Request:
     return Request(machines=machines, control_planes=int(planes) if planes else None, **options)
 
 
+def requests_of(file: str | None, site: str | None, options: dict[str, Any]) -> list[Request]:
+    """The clusters meant: those of a file, or the one that the options name."""
+    from bazaar.errors import UsageError
+    from bazaar.up import cluster_file
+
+    if file is None:
+        if site is not None:
+            raise UsageError(
+                "--site is one of a FILE", hint="bazaar cluster apply FILE --site SITE"
+            )
+        return [request_of(options)]
+    if said := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
+        raise UsageError(f"{', '.join(said)}: beside a FILE", hint=f"say it in {file}")
+    return cluster_file.requests(file, site)
+
+
 @command.command("plan")
+@described
 @asked
 @output_option
-def plan(output: str, **options: Any) -> None:
-    """Show, for each machine, what `apply` would change, and why; change nothing."""
+def plan(output: str, file: str | None, site: str | None, **options: Any) -> int:
+    """Show, for each machine, what `apply` would change, and why; change nothing.
+
+    With a FILE, a bazaar's description, for each of its sites that is a cluster.
+    """
     from bazaar.up import clusters
 
+    wanted = requests_of(file, site, options)
     progress = Progress()
     try:
-        cluster, changes = clusters.plan(request_of(options), progress.step)
+        results = clusters.plan_all(wanted, progress.step)
     finally:
         progress.clear()
+    if file is None:
+        results = {name: clusters.of_one(results) for name in results}
     if output == "json":
-        name = cluster.name if cluster else None
-        print_json({"cluster": name, "changes": [asdict(change) for change in changes]})
+        told: list[dict[str, Any]] = []
+        for name, result in results.items():
+            if isinstance(result, tuple):
+                known = name if result[0] or file else None
+                told.append({"cluster": known, "changes": [asdict(one) for one in result[1]]})
+            else:
+                told.append({"cluster": name, "error": result.message})
+        print_json(told[0] if file is None else {"clusters": told})
     else:
-        _show(changes)
+        _show_each({n: r[1] if isinstance(r, tuple) else r for n, r in results.items()}, bool(file))
+    return 0 if all(isinstance(result, tuple) for result in results.values()) else 1
 
 
 @command.command("apply")
+@described
 @asked
 @click.option("--yes", is_flag=True, help="Take machines out of the cluster without asking.")
 @output_option
-def apply(output: str, yes: bool, **options: Any) -> None:
-    """Make the cluster as it is to be; done again, it goes on where it was."""
+def apply(output: str, yes: bool, file: str | None, site: str | None, **options: Any) -> int:
+    """Make the cluster as it is to be; done again, it goes on where it was.
+
+    With a FILE, a bazaar's description, all its sites that are clusters, at the same time; one
+    that fails stops no other.
+    """
     from bazaar.up import cluster_request, clusters
 
-    request = request_of(options)
-    going = cluster_request.leaving(request)
+    wanted = requests_of(file, site, options)
+    going = [name for request in wanted for name in cluster_request.leaving(request)]
     if going and not yes:
         question = f"Take {', '.join(going)} out of the cluster, with what they hold?"
         click.confirm(question, abort=True, err=True)
     progress = Progress()
     try:
-        outcome = clusters.apply(request, progress.step)
+        results = clusters.apply_all(wanted, progress.step)
     finally:
         progress.clear()
+    if file is not None:
+        return _show_outcomes(results, output)
+    outcome = clusters.of_one(results)
     show_outcome(outcome, output, "is ready")
     if output != "json" and outcome.changes:
         name = outcome.cluster.name
         progress.done(f"bazaar cluster shell --name {name}, or kubeconfig for your own kubectl")
+    return 0
 
 
 def show_outcome(outcome: Outcome, output: str, said: str) -> None:
     """Print what was changed and how long it took."""
     if output == "json":
-        print_json(
-            {
-                "cluster": outcome.cluster.name,
-                "changes": [asdict(change) for change in outcome.changes],
-                "seconds": round(outcome.seconds, 3),
-                "phases": {name: round(took, 3) for name, took in outcome.phases.items()},
-            }
-        )
+        print_json(_outcome(outcome))
         return
     _show(outcome.changes)
+    _tell(outcome, said)
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "cluster": outcome.cluster.name,
+        "changes": [asdict(change) for change in outcome.changes],
+        "seconds": round(outcome.seconds, 3),
+        "phases": {name: round(took, 3) for name, took in outcome.phases.items()},
+    }
+
+
+def _show_outcomes(results: Mapping[str, Outcome | BazaarError], output: str) -> int:
+    """Print what several clusters came to; the exit code."""
+    from bazaar.errors import BazaarError
+
+    failed = [one for one in results.values() if isinstance(one, BazaarError)]
+    if output == "json":
+        told = [
+            {"cluster": name, "error": one.message}
+            if isinstance(one, BazaarError)
+            else _outcome(one)
+            for name, one in results.items()
+        ]
+        print_json({"clusters": told})
+    else:
+        _show_each(
+            {n: r if isinstance(r, BazaarError) else r.changes for n, r in results.items()}, True
+        )
+        for one in results.values():
+            if not isinstance(one, BazaarError):
+                _tell(one, "is ready")
+    return 1 if failed else 0
+
+
+def _tell(outcome: Outcome, said: str) -> None:
     if outcome.changes:
         parts = ", ".join(f"{name} {took:.1f} s" for name, took in outcome.phases.items())
         told = f"   ({parts})" if parts else ""
@@ -180,6 +255,19 @@ def reset(yes: bool, name: str | None, local: int | None, **_: Any) -> None:
     finally:
         progress.clear()
     progress.done(f"cluster {chosen} is gone")
+
+
+def _show_each(results: Mapping[str, list[Change] | BazaarError], headed: bool) -> None:
+    """Print what is to change, cluster by cluster; what failed is told on stderr."""
+    for name, result in results.items():
+        if isinstance(result, list):
+            if headed:
+                print(f"{name}:")
+            _show(result)
+            continue
+        print(f"{name}: {colour(result.message, 'red', sys.stderr)}", file=sys.stderr)
+        for line in (result.hint or "").splitlines():
+            print(f"  {line}", file=sys.stderr)
 
 
 def _show(changes: list[Change]) -> None:

@@ -16,6 +16,7 @@ from bazaar.model.record import field, record
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?")
 NODE_BITS = 24  # each node's share of the pod range, as a prefix length
 CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane:NoSchedule"
+HARDENING = ("none", "cis")
 NETWORKS = ("auto", "routes", "vxlan", "wireguard", "none")
 SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.244.0.0/16"
@@ -32,6 +33,7 @@ class Node:
     address: str = ""  # where the others reach it; "": where we do
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[str] = ()  # key=value:Effect
+    etcd: bool = False  # holds etcd and is no node: where it is separate
 
     @property
     def ip(self) -> str:
@@ -55,6 +57,10 @@ class Cluster:
     audit: bool = True
     extra_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by component
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    registry_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by registry
+    proxy: Mapping[str, str] = field(default_factory=dict)  # http, https, no_proxy
+    manifests: Mapping[str, str] = field(default_factory=dict)  # further ones: file, content
+    hardening: str = "none"
 
     @property
     def control_planes(self) -> tuple[Node, ...]:
@@ -108,6 +114,9 @@ def check(cluster: Cluster) -> None:
         found.append(f"{cluster.name!r} is no name: small letters, digits and -, at most 42")
     found += _nodes(cluster)
     found += _ranges(cluster)
+    found += _manifests(cluster)
+    if cluster.hardening not in HARDENING:
+        found.append(f"hardening {cluster.hardening!r}: one of {', '.join(HARDENING)}")
     if cluster.network not in NETWORKS:
         found.append(f"network {cluster.network!r}: one of {', '.join(NETWORKS)}")
     if found:
@@ -128,6 +137,27 @@ def _nodes(cluster: Cluster) -> list[str]:
     for node in cluster.nodes:
         if not NAME.fullmatch(node.name):
             found.append(f"{node.name!r} is no node's name: small letters, digits and -")
+    return found
+
+
+def _manifests(cluster: Cluster) -> list[str]:
+    """Each is YAML of objects with a kind and a name: else the API refuses all of them."""
+    import yaml
+
+    found: list[str] = []
+    for path, text in cluster.manifests.items():
+        try:
+            objects = [one for one in yaml.safe_load_all(text) if one is not None]
+        except yaml.YAMLError as error:
+            found.append(f"{path} is no YAML: {str(error).splitlines()[0]}")
+            continue
+        for number, one in enumerate(objects, 1):
+            try:
+                if one["apiVersion"] and one["kind"] and one["metadata"]["name"]:
+                    continue
+            except (TypeError, KeyError):
+                pass
+            found.append(f"{path}: object {number} lacks apiVersion, kind or metadata.name")
     return found
 
 

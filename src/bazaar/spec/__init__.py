@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bazaar.spec.cluster import Cluster, Machine, Proxy
     from bazaar.spec.dump import to_mapping, to_yaml
     from bazaar.spec.json_schema import schema
     from bazaar.spec.loader import load, loads
@@ -37,6 +38,9 @@ _PLACES = {
     "schema": "json_schema",
     "to_mapping": "dump",
     "to_yaml": "dump",
+    "Cluster": "cluster",
+    "Machine": "cluster",
+    "Proxy": "cluster",
 } | dict.fromkeys(
     (
         "Bazaar",
@@ -55,9 +59,12 @@ _PLACES = {
 
 __all__ = [
     "Bazaar",
+    "Cluster",
     "File",
     "Health",
+    "Machine",
     "Probe",
+    "Proxy",
     "Restart",
     "Secret",
     "Service",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from bazaar.spec.cluster import Cluster, Machine, Proxy
 from bazaar.spec.model import Bazaar, File, Health, Restart, Secret, Service, Volume
 
 
@@ -32,7 +33,8 @@ def to_yaml(bazaar: Bazaar) -> str:
 def _part(part: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(part):
-        if field.name == "name":
+        # A machine stands in a list: no key before it says its name.
+        if field.name == "name" and not isinstance(part, Machine):
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
@@ -48,7 +50,7 @@ def _value(value: Any) -> Any:
         return f"{value.source}:{value.target}{':ro' if value.read_only else ''}"
     if isinstance(value, File) and value.content is not None:
         return value.content
-    if isinstance(value, Secret | File | Health | Restart | Service):
+    if isinstance(value, Secret | File | Cluster | Proxy | Machine | Health | Restart | Service):
         return _part(value)
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]  # pyright: ignore[reportUnknownVariableType]

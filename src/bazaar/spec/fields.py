@@ -62,7 +62,7 @@ class Reads:
             raise PydanticCustomError("value", "{message}", {"message": str(error)}) from None
 
 
-def _text(pattern: str | None = None, *examples: str) -> dict[str, Any]:
+def text_schema(pattern: str | None = None, *examples: str) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     if pattern:
         schema["pattern"] = pattern
@@ -71,7 +71,7 @@ def _text(pattern: str | None = None, *examples: str) -> dict[str, Any]:
     return schema
 
 
-def _whole(low: int, high: int) -> Reads:
+def whole(low: int, high: int) -> Reads:
     return Reads(
         lambda value: values.whole(value, low, high),
         {"type": "integer", "minimum": low, "maximum": high},
@@ -86,16 +86,12 @@ def choice(*known: str) -> Reads:
         if isinstance(value, str) and value in known:
             return value
         near = values.meant(value, known) if isinstance(value, str) else ""
-        raise ValueError(
-            f"{values.show(value)} is not {listed}.{near}"
-            if near
-            else f"{values.show(value)} is not {listed}"
-        )
+        raise ValueError(f"{values.show(value)} is not {listed}{near and '.' + near}")
 
     return Reads(read, {"enum": list(known)})
 
 
-def _each(items: list[tuple[str | int, Any]], read: Callable[[str | int, Any], Any]) -> list[Any]:
+def each_of(items: list[tuple[str | int, Any]], read: Callable[[str | int, Any], Any]) -> list[Any]:
     """``read`` of each item; every mistake at its place."""
     results: list[Any] = []
     problems: list[tuple[tuple[str | int, ...], str]] = []
@@ -111,12 +107,12 @@ def _each(items: list[tuple[str | int, Any]], read: Callable[[str | int, Any], A
     return results
 
 
-def _list(read: Callable[[Any], Any], what: str, *, one: bool = False) -> Callable[[Any], Any]:
+def list_of(read: Callable[[Any], Any], what: str, *, one: bool = False) -> Callable[[Any], Any]:
     """Reads a list, or with ``one`` a single item that stands for a list of itself."""
 
     def read_list(value: Any) -> tuple[Any, ...]:
         if isinstance(value, list | tuple):
-            found = _each(list(enumerate(value)), lambda _, item: read(item))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            found = each_of(list(enumerate(value)), lambda _, item: read(item))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
             return tuple(dict.fromkeys(found))
         if one:
             return (read(value),)
@@ -125,14 +121,14 @@ def _list(read: Callable[[Any], Any], what: str, *, one: bool = False) -> Callab
     return read_list
 
 
-def _mapping(
+def mapping_of(
     read: Callable[[str, Any], tuple[str, Any]], what: str
 ) -> Callable[[Any], Mapping[str, Any]]:
     def read_mapping(value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise ValueError(f"{values.show(value)} is not a mapping of {what}")
         items: list[tuple[str | int, Any]] = list(value.items())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        return dict(_each(items, lambda key, item: read(str(key), item)))
+        return dict(each_of(items, lambda key, item: read(str(key), item)))
 
     return read_mapping
 
@@ -149,7 +145,7 @@ def _one_of(part: type[Any], value: Mapping[Any, Any], what: str) -> Any:
     given = {key: item for key, item in value.items() if item is not None}
     if len(given) != 1:
         raise ValueError(f"{what} needs exactly one of: {', '.join(known)}")
-    readers = {"file": _path, "env": values.variable, "content": values.text}
+    readers = {"file": host_path, "env": values.variable, "content": values.text}
     return part(**{key: readers[key](item) for key, item in given.items()})
 
 
@@ -177,16 +173,18 @@ def environment(secret: type[Any]) -> Reads:
         return name, values.text(value)
 
     return Reads(
-        _mapping(read, "variables and their values"),
+        mapping_of(read, "variables and their values"),
         {
             "type": "object",
             "propertyNames": {"pattern": values.VARIABLE},
             "additionalProperties": {
                 "anyOf": [
                     {"type": ["string", "number"]},
-                    _object({"file": _text()}, "A file of the host that holds the value."),
-                    _object(
-                        {"env": _text(values.VARIABLE)},
+                    object_schema(
+                        {"file": text_schema()}, "A file of the host that holds the value."
+                    ),
+                    object_schema(
+                        {"env": text_schema(values.VARIABLE)},
                         "An environment variable of whoever calls `bazaar up`.",
                     ),
                 ]
@@ -208,15 +206,17 @@ def files(part: type[Any]) -> Reads:
         return target, part(content=values.text(value))
 
     return Reads(
-        _mapping(read, "paths and what is in them"),
+        mapping_of(read, "paths and what is in them"),
         {
             "type": "object",
             "propertyNames": {"pattern": "^/."},
             "additionalProperties": {
                 "anyOf": [
                     {"type": "string"},
-                    _object({"content": _text()}, "What the file holds."),
-                    _object({"file": _text()}, "A file of the host to take the content from."),
+                    object_schema({"content": text_schema()}, "What the file holds."),
+                    object_schema(
+                        {"file": text_schema()}, "A file of the host to take the content from."
+                    ),
                 ]
             },
         },
@@ -246,12 +246,12 @@ def volumes(part: type[Any]) -> Reads:
 
     pattern = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|/[^:]+):/[^:]+(:ro|:rw)?$"
     return Reads(
-        _list(read, "volumes such as data:/var/lib/mysql"),
-        {"type": "array", "items": _text(pattern, "data:/var/lib/mysql")},
+        list_of(read, "volumes such as data:/var/lib/mysql"),
+        {"type": "array", "items": text_schema(pattern, "data:/var/lib/mysql")},
     )
 
 
-def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
+def object_schema(properties: dict[str, Any], description: str) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -261,7 +261,7 @@ def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
     }
 
 
-def _path(value: Any) -> str:
+def host_path(value: Any) -> str:
     checked = values.line(value)
     if len(checked) > 4095:
         raise ValueError(f"{values.show(value)} is too long for a path")
@@ -284,17 +284,16 @@ def _stand(value: Any) -> str:
     known = stands.names()
     if isinstance(value, str) and value in known:
         return value
-    meant = values.meant(value, known) if isinstance(value, str) else ""
-    raise ValueError(
-        f"there is no stand {values.show(value)}.{meant or ' There are: ' + ', '.join(known)}"
-    )
+    near = values.meant(value, known) if isinstance(value, str) else ""
+    there = near or " There are: " + ", ".join(known)
+    raise ValueError(f"there is no stand {values.show(value)}.{there}")
 
 
 def _sites(value: Any) -> str | tuple[str, ...]:
     if value == "all":
         return "all"
     if isinstance(value, list | tuple) and value:
-        return _list(values.label, "sites")(value)
+        return list_of(values.label, "sites")(value)
     if isinstance(value, str):
         raise ValueError(f"{values.show(value)} is neither 'all' nor a list of sites' names")
     raise ValueError(f"{values.show(value)} is not 'all' or a list of at least one site's name")
@@ -323,7 +322,10 @@ def _user(value: Any) -> str:
 USER_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?"
 
 _DURATION = {
-    "anyOf": [_text(values.DURATION, "500ms", "60s"), {"type": "number", "exclusiveMinimum": 0}]
+    "anyOf": [
+        text_schema(values.DURATION, "500ms", "60s"),
+        {"type": "number", "exclusiveMinimum": 0},
+    ]
 }
 _COMMAND = {
     "anyOf": [
@@ -334,58 +336,61 @@ _COMMAND = {
 _PUBLISHED = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": 65535},
-        _text(values.ADDRESS_AND_PORT, "0.0.0.0:8080"),
+        text_schema(values.ADDRESS_AND_PORT, "0.0.0.0:8080"),
     ]
 }
 
-LABEL = Reads(values.label, _text(values.LABEL))
-TEXT = Reads(values.text, _text())
-LINE = Reads(values.line, _text())
-PATH = Reads(_path, _text())
-PROGRAM = Reads(values.text, _text(None, "BEGIN { exit(); }"))
-IMAGE = Reads(values.line, _text(None, "deb://bookworm?packages=apache2"))
-VARIABLE = Reads(values.variable, _text(values.VARIABLE))
-URL_PATH = Reads(_url_path, _text("^/"))
+LABEL = Reads(values.label, text_schema(values.LABEL))
+TEXT = Reads(values.text, text_schema())
+LINE = Reads(values.line, text_schema())
+PATH = Reads(host_path, text_schema())
+PROGRAM = Reads(values.text, text_schema(None, "BEGIN { exit(); }"))
+IMAGE = Reads(values.line, text_schema(None, "deb://bookworm?packages=apache2"))
+VARIABLE = Reads(values.variable, text_schema(values.VARIABLE))
+URL_PATH = Reads(_url_path, text_schema("^/"))
 DURATION = Reads(values.duration, _DURATION)
 PROVIDER = Reads(_provider, {"enum": list(PROVIDERS)})
-SITE_SUBNET = Reads(values.site_subnet, _text(r"/24$", "10.44.1.0/24"))
-BAZAAR_SUBNET = Reads(values.bazaar_subnet, _text(r"/16$", "10.44.0.0/16"))
+SITE_SUBNET = Reads(values.site_subnet, text_schema(r"/24$", "10.44.1.0/24"))
+BAZAAR_SUBNET = Reads(values.bazaar_subnet, text_schema(r"/16$", "10.44.0.0/16"))
 COMMAND = Reads(values.command, _COMMAND)
 PORT = Reads(values.port, {"type": "integer", "minimum": 1, "maximum": 65535})
-REPLICAS = _whole(1, 100)
-PIDS = _whole(1, 1 << 22)
-BURST = _whole(1, 100_000_000)
+REPLICAS = whole(1, 100)
+PIDS = whole(1, 1 << 22)
+BURST = whole(1, 100_000_000)
 MEMORY = Reads(
-    values.memory, {"anyOf": [_text(values.MEMORY, "256M"), {"type": "integer", "minimum": 1}]}
+    values.memory,
+    {"anyOf": [text_schema(values.MEMORY, "256M"), {"type": "integer", "minimum": 1}]},
 )
 CORES = Reads(values.cores, {"type": "number", "exclusiveMinimum": 0, "maximum": 4096})
 RATE = Reads(
-    values.rate, {"anyOf": [_text(values.RATE, "2000/s"), {"type": "integer", "minimum": 1}]}
+    values.rate, {"anyOf": [text_schema(values.RATE, "2000/s"), {"type": "integer", "minimum": 1}]}
 )
-ALLOW = Reads(_list(values.allowed, "addresses and networks"), {"type": "array", "items": _text()})
+ALLOW = Reads(
+    list_of(values.allowed, "addresses and networks"), {"type": "array", "items": text_schema()}
+)
 PUBLISH = Reads(
-    _list(values.published, "ports of the host", one=True),
+    list_of(values.published, "ports of the host", one=True),
     {"anyOf": [*_PUBLISHED["anyOf"], {"type": "array", "items": _PUBLISHED}]},
 )
-INSIDE = Reads(values.inside, _text("^/"))
-USER = Reads(_user, {"anyOf": [_text(f"^{USER_PATTERN}$"), {"type": "integer", "minimum": 0}]})
-NEAREST = Reads(_nearest, {"anyOf": [{"type": "boolean"}, _text(values.LABEL)]})
+INSIDE = Reads(values.inside, text_schema("^/"))
+_USER = {"anyOf": [text_schema(f"^{USER_PATTERN}$"), {"type": "integer", "minimum": 0}]}
+USER = Reads(_user, _USER)
+NEAREST = Reads(_nearest, {"anyOf": [{"type": "boolean"}, text_schema(values.LABEL)]})
 SITES = Reads(
     _sites,
     {
         "anyOf": [
             {"const": "all"},
-            {"type": "array", "items": _text(values.LABEL), "minItems": 1},
+            {"type": "array", "items": text_schema(values.LABEL), "minItems": 1},
         ]
     },
 )
 
 
-def stand_field() -> Reads:
-    """A stand of the catalogue; its schema names them all."""
+def _stands() -> list[str]:
     from bazaar.spec import stands
 
-    return Reads(_stand, {"enum": list(stands.names())})
+    return list(stands.names())
 
 
-STAND = stand_field()
+STAND = Reads(_stand, {"enum": _stands()})  # its schema names them all

@@ -14,11 +14,18 @@ from bazaar.spec.text import MOST_BYTES, parse
 from bazaar.spec.validate import Findings, build, check
 
 
-def load(path: str | os.PathLike[str], *, probes: bool = True, secrets: bool = False) -> Bazaar:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    probes: bool = True,
+    secrets: bool = False,
+    clusters: bool = False,
+) -> Bazaar:
     """The bazaar that a ``.py`` or YAML file describes, checked and in its normal form.
 
     With ``probes`` the probes' programs are compiled too, with ``secrets`` those that are
-    absent here are mistakes. Raises SpecError with every mistake.
+    absent here are mistakes; only with ``clusters`` a site may be one. Raises SpecError with
+    every mistake.
     """
     file = str(path)
     try:
@@ -26,9 +33,9 @@ def load(path: str | os.PathLike[str], *, probes: bool = True, secrets: bool = F
     except ValueError as error:
         raise SpecError([Problem(str(error))]) from None
     if file.endswith(".py"):
-        return _from_python(content, Path(file), probes=probes, secrets=secrets)
+        return _from_python(content, Path(file), probes=probes, secrets=secrets, clusters=clusters)
     folder = Path(file).absolute().parent
-    return loads(content, file, folder=folder, probes=probes, secrets=secrets)
+    return loads(content, file, folder=folder, probes=probes, secrets=secrets, clusters=clusters)
 
 
 def loads(
@@ -38,12 +45,15 @@ def loads(
     folder: Path | None = None,
     probes: bool = True,
     secrets: bool = False,
+    clusters: bool = False,
 ) -> Bazaar:
     """The bazaar that a YAML text describes; ``file`` is what messages call the text."""
     document = parse(content, file)
     findings = Findings(file, document.places, list(document.problems))
     folder = (folder or Path()).absolute()
-    return build(document.value, findings, folder, probes=probes, secrets=secrets)
+    return build(
+        document.value, findings, folder, probes=probes, secrets=secrets, clusters=clusters
+    )
 
 
 def read_text(file: str) -> str:
@@ -66,7 +76,9 @@ def read_text(file: str) -> str:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from None
 
 
-def _from_python(content: str, path: Path, *, probes: bool, secrets: bool) -> Bazaar:
+def _from_python(
+    content: str, path: Path, *, probes: bool, secrets: bool, clusters: bool
+) -> Bazaar:
     """Run a Python file by itself and take the one Bazaar it defines."""
     file = str(path)
     space: dict[str, Any] = {"__name__": "__bazaar__", "__file__": str(path.absolute())}
@@ -97,7 +109,9 @@ def _from_python(content: str, path: Path, *, probes: bool, secrets: bool) -> Ba
             hint='from bazaar import Bazaar, Service; mine = Bazaar("mine", services=[…])',
         )
     bazaar = next(iter(found.values()))
-    return check(bazaar, folder=folder, file=file, probes=probes, secrets=secrets)
+    return check(
+        bazaar, folder=folder, file=file, probes=probes, secrets=secrets, clusters=clusters
+    )
 
 
 def _line_in(file: str, error: BaseException) -> int:

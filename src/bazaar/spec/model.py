@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from bazaar.spec import fields
+from bazaar.spec import cluster_fields, fields
+from bazaar.spec.cluster import Cluster, Machine
 
 # A part of the description takes its own fields and no others.
 STRICT = ConfigDict(extra="forbid")
@@ -109,13 +110,17 @@ class Site:
     provider: Annotated[
         str,
         fields.PROVIDER,
-        Field(description="`local`: a network namespace of this machine. Others: later versions."),
+        Field(
+            description="`local`: on this machine, a network namespace or a cluster's machines; "
+            "`hosts`: machines of yours. Others: later versions."
+        ),
     ] = "local"
     subnet: Annotated[
         str | None, fields.SITE_SUBNET, Field(description="The site's network, a private /24.")
     ] = None
     cluster: Annotated[
-        object, Field(description="Makes the site a Kubernetes cluster. Later versions.")
+        Cluster | None,
+        Field(description="Makes the site a Kubernetes cluster; may be empty: `cluster: {}`."),
     ] = None
     region: Annotated[
         str | None, fields.LINE, Field(description="The provider's region. Later versions.")
@@ -124,7 +129,13 @@ class Site:
         str | None, fields.LINE, Field(description="The region's zone. Later versions.")
     ] = None
     machines: Annotated[
-        object, Field(description="The machines to order or to use. Later versions.")
+        int | Sequence[str | Machine] | None,
+        cluster_fields.machines(Machine),
+        Field(
+            description="A cluster's machines: of `local` how many, of `hosts` a list, each "
+            "`[NAME=][USER@]ADDRESS[:PORT]` or a mapping with name, address, user, port, key, "
+            "known_hosts, jump, labels, taints, role and internal_address."
+        ),
     ] = None
 
 

@@ -26,7 +26,6 @@ def check(bazaar: Bazaar, sites: frozenset[str], partial: frozenset[Path], repor
     """
     _names(bazaar, sites, report)
     _subnets(bazaar, report)
-    _later(bazaar, report)
     for service in bazaar.services:
         if ("services", service.name) not in partial:
             _source(service, report)
@@ -82,26 +81,6 @@ def _subnets(bazaar: Bazaar, report: Report) -> None:
         if site.subnet in seen:
             report(path, f"'{site.subnet}' is the subnet of {seen[site.subnet]} already")
         seen.setdefault(site.subnet, site.name)
-
-
-def _later(bazaar: Bazaar, report: Report) -> None:
-    """Refuse what the description's language has words for and no layer can do yet."""
-    for site in bazaar.sites:
-        path: Path = ("sites", site.name)
-        if site.provider != "local":
-            report(
-                (*path, "provider"),
-                f"'{site.provider}' is not there yet: this version runs sites on this machine, "
-                "'provider: local'",
-            )
-            continue
-        for key in ("cluster", "region", "zone", "machines"):
-            if getattr(site, key) is not None:
-                report(
-                    (*path, key),
-                    "is not there yet: a local site is a network namespace of this machine",
-                    key=True,
-                )
 
 
 def _source(service: Service, report: Report) -> None:

@@ -16,7 +16,8 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from bazaar.errors import Problem, SpecError
-from bazaar.spec import rules, values
+from bazaar.spec import cluster_rules, rules, values
+from bazaar.spec.cluster import Cluster, Machine, Proxy
 from bazaar.spec.model import Bazaar, Health, Probe, Restart, Service, Shield, Site
 from bazaar.spec.text import Path, Place, dotted
 
@@ -67,11 +68,12 @@ def build(
     *,
     probes: bool = True,
     secrets: bool = False,
+    clusters: bool = False,
 ) -> Bazaar:
     """The Bazaar that plain values describe; relative paths are below ``folder``.
 
     With ``probes`` each probe's program is compiled too, with ``secrets`` each secret must be
-    there. Raises SpecError with all mistakes.
+    there; only with ``clusters`` a site may be one. Raises SpecError with all mistakes.
     """
     if not isinstance(raw, Mapping):
         findings.add((), f"{values.show(raw)} is not a bazaar: begin with 'bazaar: NAME'")
@@ -96,12 +98,13 @@ def build(
     bazaar = Bazaar(
         name,
         subnet,
-        tuple(site for site in sites.values() if site),
+        tuple(_absolute(site, folder) for site in sites.values() if site),
         tuple(_absolute(service, folder) for service in services.values() if service),
         tuple(_absolute(probe, folder) for probe in found_probes.values() if probe),
         shield,
     )
     rules.check(bazaar, frozenset(sites), frozenset(findings.partial), findings.add)
+    cluster_rules.check(bazaar, frozenset(findings.partial), findings.add, allowed=clusters)
     if probes:
         rules.check_programs(bazaar, findings.add)
     if secrets:
@@ -117,17 +120,18 @@ def check(
     file: str = "",
     probes: bool = True,
     secrets: bool = False,
+    clusters: bool = False,
 ) -> Bazaar:
     """The normal form of a Bazaar made in Python.
 
     Relative paths are below ``folder``, by default the working directory. With ``probes``
-    each probe's program is compiled too, with ``secrets`` each secret must be there. Raises
-    SpecError with all mistakes.
+    each probe's program is compiled too, with ``secrets`` each secret must be there; only with
+    ``clusters`` a site may be one. Raises SpecError with all mistakes.
     """
     findings = Findings(file)
     raw = _plain(bazaar, findings)
     folder = (folder or FilePath()).absolute()
-    return build(raw, findings, folder, probes=probes, secrets=secrets)
+    return build(raw, findings, folder, probes=probes, secrets=secrets, clusters=clusters)
 
 
 def _value(read: Any, key: str, given: Mapping[str, Any], findings: Findings) -> str | None:
@@ -177,6 +181,8 @@ def _read(
         return None
     # A field that is there but empty is left out; a key is text, whatever it looks like.
     fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}  # pyright: ignore[reportUnknownVariableType]
+    if part is Site and "cluster" in given:
+        fields.setdefault("cluster", {})  # an empty one is one
     unknown = [key for key in fields if key not in known]
     for key in unknown:
         del fields[key]
@@ -213,7 +219,10 @@ def _adapter(part: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(part)
 
 
-NESTED: dict[str, type[Any]] = {"health": Health, "restart": Restart, "shield": Shield}
+NESTED: dict[str, type[Any]] = {"health": Health, "restart": Restart, "shield": Shield} | {
+    "cluster": Cluster,
+    "proxy": Proxy,
+}
 
 
 def _message(error: Any) -> str:
@@ -245,7 +254,30 @@ def _absolute(part: Any, folder: FilePath) -> Any:
         for scheme in ("dir:", "oci:"):
             if part.image and part.image.startswith(scheme):
                 changes["image"] = scheme + _below(folder, part.image.removeprefix(scheme))
+    if isinstance(part, Site):
+        changes |= _absolute_site(part, folder)
     return dataclasses.replace(part, **changes) if changes else part
+
+
+def _absolute_site(site: Site, folder: FilePath) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if site.cluster is not None and site.cluster.manifests:
+        paths = tuple(_below(folder, path) for path in site.cluster.manifests)
+        changes["cluster"] = dataclasses.replace(site.cluster, manifests=paths)
+    if isinstance(site.machines, tuple):
+        found = [_absolute_machine(cast(Machine, one), folder) for one in site.machines]
+        changes["machines"] = tuple(found)
+    return changes
+
+
+def _absolute_machine(machine: Machine, folder: FilePath) -> Machine:
+    changes: dict[str, Any] = {}
+    for name in ("key", "known_hosts"):
+        if value := getattr(machine, name):
+            changes[name] = _below(folder, value)
+    if machine.jump:
+        changes["jump"] = _absolute_machine(machine.jump, folder)
+    return dataclasses.replace(machine, **changes) if changes else machine
 
 
 def _absolute_item(item: Any, folder: FilePath) -> Any:
@@ -277,6 +309,8 @@ def _plain(bazaar: Bazaar, findings: Findings) -> dict[str, Any]:
             if name in found:
                 findings.add((kind, name), f"there are two {kind} of this name")
             found[name] = _fields(item, "name")
+            if part is Site and item.cluster is None:
+                del found[name]["cluster"]
         raw[kind] = found
     shield: Any = bazaar.shield
     raw["shield"] = _fields(shield) if isinstance(shield, Shield) else shield
@@ -287,7 +321,7 @@ def _fields(part: Any, *without: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field_ in dataclasses.fields(part):
         value = getattr(part, field_.name)
-        nested = isinstance(value, Health | Restart)
+        nested = isinstance(value, Health | Restart | Cluster | Proxy)
         if field_.name not in without:
             found[field_.name] = _fields(value) if nested else value
     return found

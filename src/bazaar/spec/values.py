@@ -170,6 +170,29 @@ def network(value: Any) -> str:
     return str(found)
 
 
+def networks(value: Any) -> str:
+    """A cluster's range: an IPv4 network, for dual stack one of IPv6 after a comma."""
+    words = value.split(",") if isinstance(value, str) else [value]
+    first = network(words[0])
+    if len(words) == 1:
+        return first
+    try:
+        second = ipaddress.IPv6Network(words[1].strip()) if len(words) == 2 else None
+    except ValueError:
+        second = None
+    if second is None:
+        raise ValueError(f"{show(value)} is not '10.244.0.0/16' or '10.244.0.0/16,fd00:1::/56'")
+    return f"{first},{second}"
+
+
+def address(value: Any) -> str:
+    """An IPv4 address."""
+    try:
+        return str(ipaddress.IPv4Address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise ValueError(f"{show(value)} is not an IPv4 address") from None
+
+
 def bazaar_subnet(value: Any) -> str:
     """The network of a whole bazaar: a private /16, of which each site gets a /24."""
     return _private(network(value), 16, "10.44.0.0/16")

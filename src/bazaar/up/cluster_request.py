@@ -5,23 +5,31 @@ The machines of a cluster are the user's, or local ones made for it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bazaar.cluster import store
 from bazaar.cluster.description import Cluster, Node, control_plane_count
 from bazaar.errors import MissingError, UsageError
 from bazaar.model.machine import Machine
-from bazaar.model.record import record, replace
+from bazaar.model.record import field, record, replace
+from bazaar.spec import cluster_values
 
 Progress = Callable[[str], None]
 LOCAL_NAME = "local"
 NAME = "kubernetes"  # kubeadm's own default
-_PLACE = re.compile(
-    r"(?:(?P<name>[^=@:]+)=)?(?:(?P<user>[^@=:]+)@)?(?P<host>[^@=:]+)(?::(?P<port>\d{1,5}))?"
-)
+
+
+@record
+class Wish:
+    """A machine of a description, and what it is to be as a node."""
+
+    machine: Machine
+    role: str = ""  # control-plane | worker | etcd; "": whichever is needed
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: Sequence[str] = ()
+    address: str = ""
 
 
 @record
@@ -36,6 +44,8 @@ class Request:
     key: str | None = None
     known_hosts: str | None = None
     network: str | None = None
+    wishes: Sequence[Wish] = ()  # the machines of a description
+    options: Mapping[str, Any] | None = None  # all else that a description says: Cluster's fields
 
 
 def leaving(request: Request) -> list[str]:
@@ -105,6 +115,8 @@ def resolved(request: Request, name: str) -> Cluster:
     past = loaded[0] if loaded else None
     if request.local is not None:
         machines = local_machines(name)[: request.local]
+    elif request.wishes:
+        machines = [wish.machine for wish in request.wishes]
     elif request.machines:
         machines = [_machine(place, request) for place in request.machines]
     elif past is not None:
@@ -114,7 +126,12 @@ def resolved(request: Request, name: str) -> Cluster:
     count = request.control_planes or (
         len(past.control_planes) if past else control_plane_count(len(machines))
     )
-    nodes = _nodes(machines, count, past)
+    nodes = _nodes(machines, count, past, {wish.machine.name: wish for wish in request.wishes})
+    if request.options is not None:
+        version = request.version or (past.version if past else version_of(request))
+        cluster = Cluster(name, nodes, version, **request.options)
+        _same(past, cluster)
+        return cluster
     if past is not None:
         said = {"version": request.version, "network": request.network}
         changed = {key: value for key, value in said.items() if value is not None}
@@ -122,45 +139,74 @@ def resolved(request: Request, name: str) -> Cluster:
     return Cluster(name, nodes, version_of(request), network=request.network or "auto", gvisor=True)
 
 
-def _nodes(machines: Sequence[Machine], count: int, past: Cluster | None) -> tuple[Node, ...]:
+def _nodes(
+    machines: Sequence[Machine], count: int, past: Cluster | None, wishes: Mapping[str, Wish]
+) -> tuple[Node, ...]:
     """The nodes: those that were stay what they are, the others get shares nobody had."""
     known = {node.name: node for node in past.nodes} if past else {}
     used = {node.index for node in known.values()}
     free = (index for index in range(1 << 16) if index not in used)
+    said = {name: wish.role for name, wish in wishes.items() if wish.role}
     planes = sum(known[one.name].control_plane for one in machines if one.name in known)
+    planes += sum(role == "control-plane" for name, role in said.items() if name not in known)
+    if "control-plane" in said.values():
+        count = planes  # those that are named, and no more
     found: list[Node] = []
     for machine in machines:
+        wish = wishes.get(machine.name)
         if machine.name in known:
-            found.append(replace(known[machine.name], machine=machine))
-            continue
-        found.append(Node(machine.name, machine, planes < count, next(free)))
-        planes += found[-1].control_plane
+            node = replace(known[machine.name], machine=machine)
+            _same_role(node, said.get(machine.name, ""))
+        else:
+            role = said.get(machine.name, "")
+            plane = role == "control-plane" or (not role and planes < count)
+            planes += plane and not role
+            node = Node(machine.name, machine, plane, next(free), etcd=role == "etcd")
+        if wish is not None:
+            node = replace(node, labels=wish.labels, taints=tuple(wish.taints))
+            node = replace(node, address=wish.address or node.address)
+        found.append(node)
     return tuple(found)
 
 
-def _machine(place: str, request: Request) -> Machine:
-    match = _PLACE.fullmatch(place.strip())
-    if match is None:
+_FIXED = ("service_range", "pod_range", "domain")
+
+
+def _same(past: Cluster | None, cluster: Cluster) -> None:
+    """Refuse what a cluster that lives does not survive."""
+    for name in _FIXED if past else ():
+        before, after = getattr(past, name), getattr(cluster, name)
+        if before != after:
+            raise UsageError(
+                f"{cluster.name}: its {name.replace('_', ' ')} is {before} and does not become "
+                f"{after}: what runs there has addresses and names of it",
+                hint=f"say {before} again, or make another cluster",
+            )
+
+
+def _same_role(node: Node, wanted: str) -> None:
+    role = "etcd" if node.etcd else "control-plane" if node.control_plane else "worker"
+    if wanted and wanted != role:
         raise UsageError(
-            f"{place!r} names no machine", hint="[NAME=][USER@]ADDRESS[:PORT], as 10.0.0.1"
+            f"{node.name} is a machine of the role {role}: it does not become {wanted}",
+            hint="take it out of the description, apply, and put it in again",
         )
-    host = match["host"]
+
+
+def _machine(place: str, request: Request) -> Machine:
+    try:
+        found = cluster_values.place(place)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    host = found["address"]
     return Machine(
-        match["name"] or _node_name(host),
+        found.get("name") or cluster_values.node_name(host),
         host,
-        user=match["user"] or "root",
-        port=int(match["port"] or 22),
+        user=found.get("user") or "root",
+        port=found.get("port") or 22,
         key=request.key or "",
         known_hosts=request.known_hosts or "",
     )
-
-
-def _node_name(host: str) -> str:
-    """A node's name by where it is: an address is no name in Kubernetes."""
-    try:
-        return f"ip-{str(IPv4Address(host)).replace('.', '-')}"
-    except ValueError:
-        return host.partition(".")[0].lower()
 
 
 # ------------------------------------------------------------ local machines

@@ -6,13 +6,15 @@ The layers do one thing each and do not know one another; here they meet.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from bazaar.cluster import store
 from bazaar.cluster.description import Cluster, Node
-from bazaar.errors import LockedError, MissingError
+from bazaar.errors import BazaarError, LockedError, MissingError
 from bazaar.host import paths
 from bazaar.model.change import Change
 from bazaar.model.record import field, record, replace
@@ -38,16 +40,39 @@ class Outcome:
     phases: dict[str, float] = field(default_factory=dict)
 
 
+@record
+class Prepared:
+    """A cluster that can be applied: its machines are there."""
+
+    cluster: Cluster
+    local: bool
+    gone: tuple[Node, ...] = ()  # machines that leave
+    phases: Mapping[str, float] = field(default_factory=dict)  # what took how long so far
+
+
 def plan(request: Request, progress: Progress) -> tuple[Cluster | None, list[Change]]:
     """What `apply` would change; nothing is. The cluster is None while it has no machines."""
-    name = cluster_request.name_of(request)
-    lacking = cluster_request.lacking(request, name)
-    if lacking:
-        made = [Change("create", "machine", f"machine {n + 1}", "local") for n in range(lacking)]
-        return None, [*made, Change("create", "cluster", name, cluster_request.version_of(request))]
-    cluster = cluster_request.resolved(request, name)
-    planned = asyncio.run(_planned(cluster, progress))
-    return planned.cluster, [*changes_of(planned), *_going(leaving(request))]
+    return of_one(plan_all([request], progress))
+
+
+def plan_all(
+    requests: Sequence[Request], progress: Progress
+) -> dict[str, tuple[Cluster | None, list[Change]] | BazaarError]:
+    """What `apply_all` would change, by cluster: all are looked at at the same time."""
+
+    async def look(request: Request) -> tuple[Cluster | None, list[Change]]:
+        name = cluster_request.name_of(request)
+        if lacking := cluster_request.lacking(request, name):
+            version = cluster_request.version_of(request)
+            made = [
+                Change("create", "machine", f"machine {n + 1}", "local") for n in range(lacking)
+            ]
+            return None, [*made, Change("create", "cluster", name, version)]
+        cluster = cluster_request.resolved(request, name)
+        planned = await _planned(cluster, progress)
+        return planned.cluster, [*changes_of(planned), *_going(leaving(request))]
+
+    return asyncio.run(_each({cluster_request.name_of(one): look(one) for one in requests}))
 
 
 def _going(names: Sequence[str]) -> list[Change]:
@@ -56,24 +81,69 @@ def _going(names: Sequence[str]) -> list[Change]:
 
 def apply(request: Request, progress: Progress) -> Outcome:
     """Make the cluster as it is to be. Raises ClusterError, SpecError and the layers' own."""
-    import time
+    return of_one(apply_all([request], progress))
 
-    name = cluster_request.name_of(request)
+
+def apply_all(requests: Sequence[Request], progress: Progress) -> dict[str, Outcome | BazaarError]:
+    """Make clusters as they are to be, at the same time; what each came to, by its name."""
     began = time.monotonic()
-    with store.lock(name, "cluster apply"):
-        lacking = cluster_request.lacking(request, name)
-        if lacking:
-            _make_machines(name, lacking, request, progress)
-        made = time.monotonic() - began
-        cluster = cluster_request.resolved(request, name)
-        cluster_request.same_version(request, name)
-        local = request.local is not None or cluster_request.is_local(name)
-        gone = [node for node in cluster_request.before(name) if node.name in leaving(request)]
-        outcome = asyncio.run(_applied(cluster, local, gone, progress))
-        if local and gone:
-            _destroy_machines([node.name for node in gone], name, progress)
-    phases = {"machines": made, **outcome.phases} if lacking else outcome.phases
-    return replace(outcome, seconds=time.monotonic() - began, phases=phases)
+    results: dict[str, Outcome | BazaarError] = {}
+    ready: dict[str, Prepared] = {}
+    with contextlib.ExitStack() as locked:
+        for request in requests:
+            name = cluster_request.name_of(request)
+            try:
+                locked.enter_context(store.lock(name, "cluster apply"))
+                # Local machines are made one after the other: they share what they are made of.
+                ready[name] = _prepare(request, name, progress)
+            except BazaarError as error:
+                results[name] = error
+        work = {name: _applied(one, progress) for name, one in ready.items()}
+        for name, result in asyncio.run(_each(work)).items():
+            results[name] = result
+            if isinstance(result, BazaarError):
+                continue
+            phases = {**ready[name].phases, **result.phases}
+            seconds = time.monotonic() - began
+            results[name] = replace(result, seconds=seconds, phases=phases)
+            if ready[name].local and ready[name].gone:
+                _destroy_machines([node.name for node in ready[name].gone], name, progress)
+    return {name: results[name] for name in map(cluster_request.name_of, requests)}
+
+
+Result = TypeVar("Result")
+
+
+def of_one(results: Mapping[str, Result | BazaarError]) -> Result:
+    """The result of the only one; what it failed with is raised."""
+    (result,) = results.values()
+    if isinstance(result, BazaarError):
+        raise result
+    return result
+
+
+async def _each(work: Mapping[str, Awaitable[Result]]) -> dict[str, Result | BazaarError]:
+    """All at the same time; what one fails with stops no other."""
+    found = await asyncio.gather(*work.values(), return_exceptions=True)
+    for result in found:
+        if isinstance(result, BaseException) and not isinstance(result, BazaarError):
+            raise result
+    return dict(zip(work, cast("list[Result | BazaarError]", found), strict=True))
+
+
+def _prepare(request: Request, name: str, progress: Progress) -> Prepared:
+    """Make the local machines that lack, and work out what the cluster is to be."""
+    phases: dict[str, float] = {}
+    if lacking := cluster_request.lacking(request, name):
+        began = time.monotonic()
+        _make_machines(name, lacking, request, progress)
+        phases["machines"] = time.monotonic() - began
+    cluster = cluster_request.resolved(request, name)
+    cluster_request.same_version(request, name)
+    local = request.local is not None or cluster_request.is_local(name)
+    leave = leaving(request)
+    gone = tuple(node for node in cluster_request.before(name) if node.name in leave)
+    return Prepared(cluster, local, gone, phases)
 
 
 def kubeconfig(name: str | None) -> str:
@@ -147,12 +217,11 @@ async def _planned(cluster: Cluster, progress: Progress) -> Plan:
         return session.plan(keep=False)
 
 
-async def _applied(
-    cluster: Cluster, local: bool, gone: Sequence[Node], progress: Progress
-) -> Outcome:
+async def _applied(prepared: Prepared, progress: Progress) -> Outcome:
     from bazaar.cluster import life
     from bazaar.cluster.apply import open_session
 
+    cluster, local, gone = prepared.cluster, prepared.local, prepared.gone
     ours, besides = programs(cluster.version, progress)
     async with open_session(cluster, ours, besides, progress) as session:
         await session.look()
@@ -177,8 +246,6 @@ def changes_of(planned: Plan) -> list[Change]:
 
 def make_machines(count: int, progress: Progress) -> list[LocalMachine]:
     """Local machines that can become a cluster: with its system's packages, seeing our programs."""
-    import time
-
     from bazaar.cluster.facts import SETS
     from bazaar.host import machines
 
