@@ -8,11 +8,12 @@ import subprocess
 import pytest
 
 from bazaar.cluster import addons
+from bazaar.cluster.api import manifests_script, nodes_script
 from bazaar.cluster.desired import desired
 from bazaar.cluster.facts import Facts, NodeFacts, UnitFacts
 from bazaar.cluster.parts import PHASES
 from bazaar.cluster.plan import ApiPlan, Plan, changes, plan_api, plan_node
-from bazaar.cluster.scripts import manifests_script, nodes_script, phases, script
+from bazaar.cluster.scripts import phases, script
 from bazaar.model.record import replace
 from tests.cluster.conftest import cluster, context, done, fresh
 
@@ -104,7 +105,15 @@ def test_the_api_is_told_what_it_does_not_know():
     assert first.manifests and first.missing == ("cp1", "w1")
     assert first.ranges == {"cp1": "10.244.0.0/24", "w1": "10.244.1.0/24"}
     ready = {
-        node.name: NodeFacts(True, "v1.36.3", of.pod_range_of(node), of.labels_of(node))
+        node.name: NodeFacts(
+            True,
+            "v1.36.3",
+            of.pod_range_of(node),
+            of.labels_of(node),
+            of.taints_of(node),
+            own_labels=tuple(of.labels_of(node)),
+            own_taints=of.taints_of(node),
+        )
         for node in of.nodes
     }
     facts["cp1"] = replace(facts["cp1"], nodes=ready, addons=digest)

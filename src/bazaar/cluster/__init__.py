@@ -9,12 +9,12 @@ In the order of the work:
     checks         what forbids a cluster there
     pki, vault     certificates, issued here; sealed at rest
     parts          what the following hand one another
-    network, worker, control_plane
+    outside, network, worker, control_plane
                    files and units, each its part
     desired        all of them, for one machine
     addons         what the API is told
     plan           from facts to changes
-    scripts        from changes to scripts
+    scripts, api   from changes to scripts
     apply          connections, phases, barriers
     removal        the way back
     store          what is remembered

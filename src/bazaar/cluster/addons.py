@@ -15,16 +15,7 @@ from bazaar.cluster.pki import ADMINS
 
 LABEL = "app.kubernetes.io/managed-by"
 OWNER = "bazaar"
-# The kinds there may be, for pruning what is no more wanted.
-KINDS = (
-    "rbac.authorization.k8s.io/v1/ClusterRole",
-    "rbac.authorization.k8s.io/v1/ClusterRoleBinding",
-    "node.k8s.io/v1/RuntimeClass",
-    "core/v1/Service",
-    "discovery.k8s.io/v1/EndpointSlice",
-    "storage.k8s.io/v1/StorageClass",
-)
-MARK = "bazaar"  # the ConfigMap in kube-system that says what was applied
+MARK = "bazaar"  # the ConfigMap in kube-system that says what was applied, of which kinds
 
 
 def manifests(cluster: Cluster, *, gvisor: bool) -> list[dict[str, Any]]:
@@ -42,8 +33,52 @@ def document(cluster: Cluster, *, gvisor: bool) -> tuple[str, str]:
     """The manifests as one YAML text, and its digest."""
     from yaml import safe_dump_all
 
-    text = safe_dump_all(manifests(cluster, gvisor=gvisor), sort_keys=False)
+    objects = [*manifests(cluster, gvisor=gvisor), *_further(cluster)]
+    text = safe_dump_all(objects, sort_keys=False)
     return text, hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _further(cluster: Cluster) -> list[dict[str, Any]]:
+    """The user's own objects, with the label by which they are found again."""
+    from yaml import safe_load_all
+
+    found: list[dict[str, Any]] = []
+    for text in cluster.manifests.values():
+        for one in safe_load_all(text):
+            items = one.get("items", []) if one and one["kind"] == "List" else [one]
+            for item in filter(None, items):
+                metadata = item["metadata"]
+                labels: dict[str, str] = {**(metadata.get("labels") or {}), LABEL: OWNER}
+                found.append({**item, "metadata": {**metadata, "labels": labels}})
+    return found
+
+
+def kinds(text: str) -> list[str]:
+    """The kinds among manifests, as kubectl takes them: KIND.VERSION.GROUP."""
+    found: dict[str, None] = {}
+    for one in _loaded(text):
+        group, _, version = str(one["apiVersion"]).rpartition("/")
+        found[f"{one['kind']}.{version}.{group}"] = None
+    return sorted(found)
+
+
+def identities(text: str) -> list[str]:
+    """The objects among manifests, each as ``GROUP KIND NAMESPACE NAME``, ``-`` for none."""
+    found: list[str] = []
+    for one in _loaded(text):
+        group = str(one["apiVersion"]).rpartition("/")[0] or "-"
+        metadata = one["metadata"]
+        # Without one it is of no namespace, or of kubectl's default: its kind would tell.
+        named = metadata.get("namespace")
+        for namespace in (named,) if named else ("-", "default"):
+            found.append(f"{group} {one['kind']} {namespace} {metadata['name']}")
+    return found
+
+
+def _loaded(text: str) -> list[dict[str, Any]]:
+    from yaml import safe_load_all
+
+    return [one for one in safe_load_all(text) if one]
 
 
 def _object(

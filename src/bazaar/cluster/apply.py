@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from bazaar.cluster import addons, checks, etcd, network, store
 from bazaar.cluster import facts as ask
+from bazaar.cluster.api import manifests_script, nodes_script
 from bazaar.cluster.description import Cluster, Node, check
 from bazaar.cluster.desired import Desired, desired
 from bazaar.cluster.facts import Facts
 from bazaar.cluster.parts import PHASES, Context, Programs
 from bazaar.cluster.plan import NodePlan, Plan, plan_api, plan_node
-from bazaar.cluster.scripts import manifests_script, nodes_script, phases, script
+from bazaar.cluster.scripts import phases, script
 from bazaar.errors import BazaarError, ClusterError
 from bazaar.model.record import replace
 
@@ -144,7 +145,7 @@ class Session:
 
     async def api(self, plan: Plan) -> None:
         """Tell the API what it does not know of nodes, and wait until all are ready."""
-        if plan.api.ranges or plan.api.labels or plan.api.missing:
+        if plan.api.nodes:
             self.progress(f"{plan.cluster.name}: waiting for the nodes")
             await self._tell(plan, nodes_script(plan.api, self._first(plan)))
 

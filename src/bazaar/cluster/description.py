@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from bazaar.errors import Problem, SpecError
 from bazaar.model.machine import Machine
@@ -68,7 +69,12 @@ class Cluster:
 
     @property
     def workers(self) -> tuple[Node, ...]:
-        return tuple(node for node in self.nodes if not node.control_plane)
+        return tuple(node for node in self.nodes if not node.control_plane and not node.etcd)
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """The machines that are nodes of Kubernetes: all but those for etcd alone."""
+        return tuple(node for node in self.nodes if not node.etcd)
 
     @property
     def server(self) -> str:
@@ -151,14 +157,27 @@ def _manifests(cluster: Cluster) -> list[str]:
         except yaml.YAMLError as error:
             found.append(f"{path} is no YAML: {str(error).splitlines()[0]}")
             continue
-        for number, one in enumerate(objects, 1):
-            try:
-                if one["apiVersion"] and one["kind"] and one["metadata"]["name"]:
-                    continue
-            except (TypeError, KeyError):
-                pass
-            found.append(f"{path}: object {number} lacks apiVersion, kind or metadata.name")
+        found += [
+            f"{path}: object {number} needs apiVersion, kind and metadata.name"
+            for number, one in enumerate(objects, 1)
+            if not _is_object(one)
+        ]
     return found
+
+
+def _is_object(one: Any) -> bool:
+    """What the API takes, or a List of that; all words that get into scripts are looked at."""
+    try:
+        if one["kind"] == "List":
+            return all(map(_is_object, one["items"]))
+        named = (one["metadata"]["name"], one["metadata"].get("namespace") or "default")
+        return bool(
+            re.fullmatch(r"[a-z0-9.-]+(/[a-z0-9]+)?", one["apiVersion"])
+            and re.fullmatch(r"[A-Za-z0-9]+", one["kind"])
+            and all(re.fullmatch(r"[A-Za-z0-9.:_-]+", word) for word in named)
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 def _ranges(cluster: Cluster) -> list[str]:

@@ -13,6 +13,8 @@ from bazaar.model.record import field, record
 
 FOLDER = "/var/lib/bazaar-node"  # what we note on a machine
 SETS = "/opt/bazaar-node"  # programs, a folder for each set
+# Annotations of a node: which labels and taints we put there, so that we may take them away.
+OWN_LABELS, OWN_TAINTS = "bazaar.local/labels", "bazaar.local/taints"
 KUBECTL = "/var/lib/bazaar-node/kubectl"  # a link to the program in use
 ADMIN = "/etc/kubernetes/super-admin.conf"
 _END = "end=facts"  # the last line: without it, the answer is not whole
@@ -37,6 +39,8 @@ class NodeFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[str, ...] = ()
     unschedulable: bool = False
+    own_labels: tuple[str, ...] = ()  # those that we put there
+    own_taints: tuple[str, ...] = ()
 
 
 @record
@@ -71,7 +75,7 @@ def script(*, api: bool) -> str:
     asked = "ASK_API=1\n" if api else ""
     return asked + SCRIPT().replace("@FOLDER@", FOLDER).replace("@SETS@", SETS).replace(
         "@ADMIN@", ADMIN
-    )
+    ).replace("@LABELS@", OWN_LABELS).replace("@TAINTS@", OWN_TAINTS)
 
 
 def parse(text: str, machine: str) -> Facts:
@@ -96,7 +100,7 @@ def parse(text: str, machine: str) -> Facts:
         ports=_ports(rows.get("port", [])),
         addresses=tuple(row[0] for row in rows.get("address", []) if row),
         programs={row[0]: row[1] for row in rows.get("program", []) if len(row) == 2},
-        nodes=dict(_node(row) for row in rows.get("node", []) if len(row) == 7),
+        nodes=dict(_node(row) for row in rows.get("node", []) if len(row) == 9),
         addons=next((row[0] for row in rows.get("addons", []) if row), ""),
         members=tuple(row[0] for row in rows.get("member", []) if row),
     )
@@ -127,8 +131,8 @@ def _ports(rows: list[list[str]]) -> dict[int, str]:
 
 
 def _node(row: list[str]) -> tuple[str, NodeFacts]:
-    """``name ready version podCIDR labels taints unschedulable``; ``-`` is none."""
-    name, ready, version, pods, labels, taints, closed = (
+    """``name ready version podCIDR labels taints unschedulable ours ours``; ``-`` is none."""
+    name, ready, version, pods, labels, taints, closed, own_labels, own_taints = (
         "" if word == "-" else word for word in row
     )
     return name, NodeFacts(
@@ -136,9 +140,15 @@ def _node(row: list[str]) -> tuple[str, NodeFacts]:
         version,
         pods,
         dict(_pair(word) for word in labels.split(",") if word),
-        tuple(word for word in taints.split(",") if word),
+        _words(taints.replace("=:", ":")),
         closed == "true",
+        _words(own_labels),
+        _words(own_taints),
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -70,7 +70,7 @@ fi
 if [ "${ASK_API-}" ] && [ -e @ADMIN@ ] && systemctl -q is-active kube-apiserver.service; then
   ask() { timeout 5 @FOLDER@/kubectl --kubeconfig @ADMIN@ --request-timeout 4s "$@"; }
   echo "addons $(ask -n kube-system get configmap bazaar -o 'jsonpath={.data.digest}')"
-  ask get nodes -o go-template='{{range .items}}node {{.metadata.name}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}} {{.status.nodeInfo.kubeletVersion}} {{or .spec.podCIDR "-"}} {{$c := ""}}{{range $k, $v := .metadata.labels}}{{$c}}{{$k}}={{$v}}{{$c = ","}}{{end}} {{$c = "-"}}{{range .spec.taints}}{{if ne $c "-"}},{{end}}{{$c = ""}}{{.key}}={{with .value}}{{.}}{{end}}:{{.effect}}{{end}}{{$c}} {{or .spec.unschedulable "-"}}
+  ask get nodes -o go-template='{{range .items}}node {{.metadata.name}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}} {{.status.nodeInfo.kubeletVersion}} {{or .spec.podCIDR "-"}} {{$c := ""}}{{range $k, $v := .metadata.labels}}{{$c}}{{$k}}={{$v}}{{$c = ","}}{{end}} {{$c = "-"}}{{range .spec.taints}}{{if ne $c "-"}},{{end}}{{$c = ""}}{{.key}}={{with .value}}{{.}}{{end}}:{{.effect}}{{end}}{{$c}} {{or .spec.unschedulable "-"}} {{with .metadata.annotations}}{{or (index . "@LABELS@") "-"}} {{or (index . "@TAINTS@") "-"}}{{else}}- -{{end}}
 {{end}}'
   timeout 5 @FOLDER@/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
     --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \

@@ -93,6 +93,7 @@ class Context:
 
 
 BALANCER_PORT = 7443
+_GATED = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 def text(path: str, content: str, mode: int = 0o644) -> File:
@@ -184,7 +185,8 @@ def unit(
 def flags(values: Mapping[str, str], context: Context, component: str) -> list[str]:
     """Command line words of a component: ours, then what the user adds or changes."""
     merged = {**values, **context.cluster.extra_args.get(component, {})}
-    gates = context.cluster.feature_gates
+    # etcd has gates of its own; kubelet and kube-proxy read theirs in their configurations.
+    gates: Mapping[str, bool] = context.cluster.feature_gates if component in _GATED else {}
     if gates and "feature-gates" not in merged:
         merged["feature-gates"] = ",".join(f"{k}={str(v).lower()}" for k, v in gates.items())
     return [f"--{name}={value}" for name, value in merged.items()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bazaar.cluster.description import Cluster, Node
+from bazaar.cluster.description import CONTROL_PLANE_TAINT, Cluster, Node
 from bazaar.cluster.desired import Desired
-from bazaar.cluster.facts import FOLDER, Facts, NodeFacts
+from bazaar.cluster.facts import FOLDER, OWN_LABELS, OWN_TAINTS, Facts, NodeFacts
 from bazaar.cluster.parts import UNITS, Context, File, Unit
 from bazaar.model.change import Change
 from bazaar.model.record import field, record
@@ -41,12 +41,19 @@ class ApiPlan:
     digest: str  # of the manifests
     manifests: str = ""  # "": they are as they should be
     ranges: Mapping[str, str] = field(default_factory=dict)  # node: its share of the pods' range
-    labels: Mapping[str, str] = field(default_factory=dict)  # node: labels, as kubectl has them
+    labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # None: to go
+    taints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with - at its end: to go
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # node: its annotations
     missing: tuple[str, ...] = ()  # nodes that are not registered or not ready
 
     @property
+    def nodes(self) -> bool:
+        """Whether there is something to say of nodes."""
+        return any((self.ranges, self.labels, self.taints, self.own, self.missing))
+
+    @property
     def empty(self) -> bool:
-        return not (self.manifests or self.ranges or self.labels or self.missing)
+        return not (self.manifests or self.nodes)
 
 
 @record
@@ -117,25 +124,49 @@ def plan_api(cluster: Cluster, facts: Mapping[str, Facts], manifests: str, diges
     seen = next((facts[n.name] for n in cluster.control_planes if facts[n.name].nodes), None)
     nodes: Mapping[str, NodeFacts] = seen.nodes if seen else {}
     applied = seen.addons if seen else ""
-    ranges: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    missing: list[str] = []
-    for node in cluster.nodes:
-        known = nodes.get(node.name)
-        if known is None or not known.ready:
-            missing.append(node.name)
-        if known is None or known.pod_range != cluster.pod_range_of(node):
-            ranges[node.name] = cluster.pod_range_of(node)
-        wanted = cluster.labels_of(node)
-        if known is None or any(known.labels.get(k) != v for k, v in wanted.items()):
-            labels[node.name] = " ".join(f"{k}={v}" for k, v in wanted.items())
     return ApiPlan(
         digest,
         "" if applied == digest else manifests,
-        ranges,
-        {name: text for name, text in labels.items() if text},
-        tuple(missing),
+        {n.name: cluster.pod_range_of(n) for n in cluster.members if _moved(cluster, n, nodes)},
+        {n.name: d for n in cluster.members if (d := _labels(cluster, n, nodes.get(n.name)))},
+        {n.name: d for n in cluster.members if (d := _taints(cluster, n, nodes.get(n.name)))},
+        {n.name: d for n in cluster.members if (d := _own(cluster, n, nodes.get(n.name)))},
+        tuple(n.name for n in cluster.members if not (n.name in nodes and nodes[n.name].ready)),
     )
+
+
+def _moved(cluster: Cluster, node: Node, nodes: Mapping[str, NodeFacts]) -> bool:
+    known = nodes.get(node.name)
+    return known is None or known.pod_range != cluster.pod_range_of(node)
+
+
+def _labels(cluster: Cluster, node: Node, known: NodeFacts | None) -> dict[str, str | None]:
+    """The labels that lack or differ, and those of ours that are no more wanted."""
+    wanted = cluster.labels_of(node)
+    there: Mapping[str, str] = known.labels if known else {}
+    found: dict[str, str | None] = {k: v for k, v in wanted.items() if there.get(k) != v}
+    ours = known.own_labels if known else ()
+    return {**found, **{name: None for name in ours if name not in wanted and name in there}}
+
+
+def _taints(cluster: Cluster, node: Node, known: NodeFacts | None) -> tuple[str, ...]:
+    """As `kubectl taint` has it. A new node has them from its first moment, by its kubelet."""
+    if known is None:
+        return ()
+    wanted = cluster.taints_of(node)
+    ours = (*known.own_taints, CONTROL_PLANE_TAINT)
+    gone = [f"{one}-" for one in dict.fromkeys(ours) if one not in wanted and one in known.taints]
+    # First what goes: a taint of the same key and effect may come with another value.
+    return (*gone, *(one for one in wanted if one not in known.taints))
+
+
+def _own(cluster: Cluster, node: Node, known: NodeFacts | None) -> dict[str, str]:
+    """The notes of which are ours, where they are not right."""
+    labels, taints = tuple(cluster.labels_of(node)), cluster.taints_of(node)
+    before = (known.own_labels, known.own_taints) if known else ((), ())
+    if before == (labels, taints):
+        return {}
+    return {OWN_LABELS: ",".join(labels), OWN_TAINTS: ",".join(taints)}
 
 
 def changes(plan: Plan) -> list[Change]:
@@ -145,9 +176,15 @@ def changes(plan: Plan) -> list[Change]:
         found += _changes_of(node, plan)
     api = plan.api
     if api.manifests:
-        found.append(Change("update", "manifests", plan.cluster.name, "access, DNS, runtimes"))
+        found.append(Change("update", "manifests", plan.cluster.name, "access, DNS, add-ons"))
     found += [Change("update", "pod range", name, text) for name, text in api.ranges.items()]
-    found += [Change("update", "labels", name, text) for name, text in api.labels.items()]
+    for name, labels in api.labels.items():
+        words = [k + "-" if v is None else f"{k}={v}" for k, v in labels.items()]
+        found.append(Change("update", "labels", name, " ".join(words)))
+    found += [Change("update", "taints", n, " ".join(words)) for n, words in api.taints.items()]
+    known = {*api.labels, *api.taints, *api.missing}
+    notes = [name for name in api.own if name not in known]
+    found += [Change("update", "labels", name, "note which are ours") for name in notes]
     found += [Change("create", "node", name, "to be ready") for name in api.missing]
     return found
 

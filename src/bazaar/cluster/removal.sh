@@ -35,7 +35,7 @@ for table in 'ip bazaar_pods' 'ip kube-proxy' 'ip6 kube-proxy' 'inet cni_hostpor
 done
 
 [ -s @FOLDER@/files ] && while read -r path; do rm -f -- "$path"; done <@FOLDER@/files
-rmdir /etc/systemd/system/containerd.service.d
+rmdir /etc/systemd/system/containerd.service.d /etc/systemd/system/kubelet.service.d /etc/containerd/certs.d/* /etc/containerd/certs.d
 rm -rf /etc/kubernetes /var/lib/etcd /var/lib/etcd.before /var/lib/kubelet /var/lib/kube-proxy \
   /etc/coredns /etc/bazaar-node /var/lib/cni /var/log/kubernetes /var/log/pods \
   /var/log/containers /run/netns/cni-* @FOLDER@

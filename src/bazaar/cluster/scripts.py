@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 from bazaar.cluster import control_plane
 from bazaar.cluster.desired import Desired
-from bazaar.cluster.facts import ADMIN, FOLDER
-from bazaar.cluster.parts import PHASES, Context, File, Unit
-from bazaar.cluster.plan import ApiPlan, NodePlan
+from bazaar.cluster.facts import FOLDER
+from bazaar.cluster.parts import PHASES, UNITS, Context, File, Unit
+from bazaar.cluster.plan import NodePlan
 from bazaar.cluster.worker import CNI_PROGRAMS
 
 READY_SECONDS = 90
@@ -55,7 +55,7 @@ def phases(plan: NodePlan) -> list[str]:
 
 def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str:
     """What one machine does in one phase."""
-    lines = [_head()]
+    lines = [head()]
     if phase == "prepare":
         lines += _prepare(plan, wanted, context)
     for unit in plan.starts:
@@ -65,7 +65,8 @@ def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str
     return "\n".join(lines)
 
 
-def _head() -> str:
+def head() -> str:
+    """What every script begins with."""
     return _HEAD.replace("@FOLDER@", FOLDER).replace("@SECONDS@", str(READY_SECONDS))
 
 
@@ -80,8 +81,9 @@ def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:
         lines.append("rm -f -- " + " ".join(map(shlex.quote, plan.remove)))
     if plan.write:
         lines.append(_written(plan.write))
-        if any(file.path.endswith((".service", ".conf")) for file in plan.write):
-            lines.append("systemctl daemon-reload")
+    paths = [*(file.path for file in plan.write), *plan.remove]
+    if any(path.startswith(UNITS) for path in paths):
+        lines.append("systemctl daemon-reload")
     # Last: until it is there, nobody takes what is half-written for whole.
     listed = "\n".join(wanted.files)
     lines.append(f"cat >{FOLDER}/files.new <<'END'\n{listed}\nEND")
@@ -129,54 +131,3 @@ def _start(unit: Unit, digest: str) -> list[str]:
         lines.append(f"wait_for {name} {shlex.quote(unit.ready)}")
     lines.append(f"echo {digest} >{FOLDER}/started/{name}")
     return lines
-
-
-def manifests_script(plan: ApiPlan, context: Context) -> str:
-    """What a control plane tells the API once it answers: what nodes and DNS need is among it."""
-    apply = "apply --server-side --force-conflicts --field-manager bazaar"
-    return "\n".join(
-        [
-            *_api_head(context),
-            f"cat >{FOLDER}/manifests.yaml <<'END'\n{plan.manifests}END",
-            f"again k {apply} -f {FOLDER}/manifests.yaml",
-            (
-                "k -n kube-system create configmap bazaar "
-                f"--from-literal=digest={plan.digest} --dry-run=client -o yaml | "
-                f"k {apply} -f - >/dev/null"
-            ),
-        ]
-    )
-
-
-def nodes_script(plan: ApiPlan, context: Context) -> str:
-    """What a control plane says of nodes as they register, and that they are to be ready."""
-    lines = _api_head(context)
-    names = list(dict.fromkeys([*plan.missing, *plan.ranges, *plan.labels]))
-    if names:
-        lines.append(
-            "for n in " + " ".join(names) + "; do wait_for kube-apiserver.service "
-            '"k get node $n"; done'
-        )
-    for name, own in plan.ranges.items():
-        patch = f'{{"spec":{{"podCIDR":"{own}","podCIDRs":["{own}"]}}}}'
-        lines.append(f"again k patch node {name} --type merge -p {shlex.quote(patch)}")
-    for name, labels in plan.labels.items():
-        words = " ".join(map(shlex.quote, labels.split()))
-        lines.append(f"again k label --overwrite node {name} {words}")
-    if plan.missing:
-        lines.append(
-            f"k wait --for=condition=Ready --timeout={READY_SECONDS}s "
-            + " ".join(f"node/{name}" for name in plan.missing)
-            + " >/dev/null"
-        )
-    return "\n".join(lines)
-
-
-def _api_head(context: Context) -> list[str]:
-    kubectl = f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
-    # Early on, some of the API's own objects are still being made.
-    again = (
-        f'again() {{ n=0; until "$@" >{FOLDER}/said 2>&1; do n=$((n + 1)); '
-        f"[ $n -lt 60 ] || {{ tail -n 3 {FOLDER}/said >&2; exit 1; }}; sleep 0.25; done; }}"
-    )
-    return [_head(), f'k() {{ {kubectl} "$@"; }}', again]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bazaar.cluster import outside
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import (
     BALANCER_PORT,
@@ -36,6 +37,7 @@ _OVERLAYS = ("overlayfs", "overlay", "aufs")
 def files(context: Context) -> Iterator[File]:
     """All files of a node that are not its network's."""
     yield from _containerd(context)
+    yield from outside.files(context)
     yield from _kubelet(context)
     yield from _proxy(context)
     yield from _dns(context)
@@ -47,14 +49,23 @@ def files(context: Context) -> Iterator[File]:
 def units(context: Context) -> Iterator[Unit]:
     """The units, in the order of their start."""
     runtime = f"ctr -a /run/containerd/containerd.sock -n k8s.io image ls -q | grep -qx {PAUSE}"
-    yield Unit("containerd.service", "prepare", (_CONTAINERD, _DROPIN), runtime)
+    proxies = outside.drop_ins(context)
+    yield Unit(
+        "containerd.service",
+        "prepare",
+        (_CONTAINERD, _DROPIN, *(path for path in proxies if "containerd" in path)),
+        runtime,
+    )
     if len(context.cluster.control_planes) > 1:
         yield Unit("bazaar-balancer.service", "prepare", (_BALANCER,), reload=True)
     pki = tuple(f"{PKI}/{name}" for name in ("ca.crt", "client-ca.crt", "kubelet.crt"))
     yield Unit(
         "kubelet.service",
         "node",
-        (KUBELET, "/etc/kubernetes/kubelet.conf", *pki),
+        (
+            *(KUBELET, "/etc/kubernetes/kubelet.conf", *pki),
+            *(path for path in proxies if "kubelet" in path),
+        ),
         "[ -S /var/lib/kubelet/device-plugins/kubelet.sock ]",
     )
     proxy = ("/var/lib/kube-proxy/config.yaml", "/etc/kubernetes/kube-proxy.conf")
@@ -202,13 +213,11 @@ def _kubelet(context: Context) -> Iterator[File]:
     if cluster.feature_gates:
         document["featureGates"] = dict(cluster.feature_gates)
     yield yaml(KUBELET, document)
-    labels = ",".join(f"{k}={v}" for k, v in node.labels.items() if "kubernetes.io/" not in k)
     values = {
         "config": KUBELET,
         "kubeconfig": "/etc/kubernetes/kubelet.conf",
         "hostname-override": node.name,
         "node-ip": node.ip,
-        **({"node-labels": labels} if labels else {}),
     }
     yield unit(
         "kubelet.service",
@@ -247,6 +256,8 @@ def _proxy(context: Context) -> Iterator[File]:
         "mode": "nftables",
         "nodePortAddresses": ["primary"],
     }
+    if context.cluster.feature_gates:
+        document["featureGates"] = dict(context.cluster.feature_gates)
     yield yaml("/var/lib/kube-proxy/config.yaml", document)
     values = {"config": "/var/lib/kube-proxy/config.yaml"}
     yield unit(
