@@ -47,7 +47,9 @@ program conntrack /usr/sbin/conntrack
 port 0.0.0.0:22 sshd
 """
 PROGRAMS = Programs("1.36.3", "/cache/cluster/0123456789abcdef", "d" * 64)
-EXTRAS = Programs("", "/cache/cluster/extras-0123456789abcdef", "e" * 64)
+EXTRAS = Programs(
+    "", "/cache/cluster/extras-0123456789abcdef", "e" * 64, ("local-path.tar", "metrics-server")
+)
 
 
 def cluster(planes: int = 1, workers: int = 0, **more: Any) -> Cluster:

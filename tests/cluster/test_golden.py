@@ -14,7 +14,7 @@ import pytest
 from bazaar.cluster import addons
 from bazaar.cluster.description import Cluster
 from bazaar.cluster.desired import desired
-from tests.cluster.conftest import cluster, context
+from tests.cluster.conftest import EXTRAS, cluster, context
 
 FOLDER = Path(__file__).parent.parent / "golden" / "cluster"
 OPTIONS: dict[str, Any] = {
@@ -60,4 +60,6 @@ def test_a_machine_with_every_option():
 
 
 def test_what_the_api_is_told():
-    compare("manifests.yaml", addons.document(cluster(3, 2), gvisor=True)[0])
+    compare(
+        "manifests.yaml", addons.document(cluster(3, 2), addons.Given(True, EXTRAS.has, "CA"))[0]
+    )

@@ -16,7 +16,7 @@ from bazaar.cluster.facts import NodeFacts, parse
 from bazaar.cluster.plan import ApiPlan, Plan, changes, plan_api, plan_node
 from bazaar.errors import SpecError
 from bazaar.model.record import replace
-from tests.cluster.conftest import cluster, context, done, fresh
+from tests.cluster.conftest import EXTRAS, cluster, context, done, fresh
 
 OWN = "node-role.kubernetes.io/control-plane"
 MANIFEST = """\
@@ -33,7 +33,7 @@ items:
 
 def told(of: Cluster, **facts: NodeFacts) -> ApiPlan:
     """The plan of the API's objects where it said this of nodes."""
-    text, digest = addons.document(of, gvisor=True)
+    text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
     known = {node.name: fresh(node) for node in of.nodes}
     known["cp1"] = replace(known["cp1"], nodes=facts, addons=digest)
     return plan_api(of, known, text, digest)
@@ -99,8 +99,8 @@ def test_what_nodes_say_is_read():
 def test_manifests_get_the_label_and_are_known_again():
     of = cluster(manifests={"/a.yaml": MANIFEST})
     check(of)
-    text, digest = addons.document(of, gvisor=False)
-    assert digest != addons.document(cluster(), gvisor=False)[1]
+    text, digest = addons.document(of, addons.Given(False, EXTRAS.has, "CA"))
+    assert digest != addons.document(cluster(), addons.Given(False, EXTRAS.has, "CA"))[1]
     assert "app.kubernetes.io/managed-by: bazaar\n    a: b" in text or "a: b" in text
     assert {"ConfigMap.v1.", "Deployment.v1.apps"} <= set(addons.kinds(text))
     names = addons.identities(text)
@@ -124,7 +124,7 @@ def test_what_is_no_manifest_is_refused_before_anything_is_done(text: str, messa
 def test_what_is_no_more_among_the_manifests_is_pruned(tmp_path: Path):
     """The script itself, with a kubectl that knows three objects of ours."""
     of = cluster(manifests={"/a.yaml": MANIFEST})
-    text, digest = addons.document(of, gvisor=False)
+    text, digest = addons.document(of, addons.Given(False, EXTRAS.has, "CA"))
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(f"""#!/bin/sh
 echo "$*" >>{tmp_path}/calls

@@ -42,7 +42,7 @@ def test_each_is_signed_by_its_authority_and_its_key_fits(tmp_path: Path):
             )
             assert f"commonName                = {request.subject}\n" in subject
             seen += 1
-    assert seen == 4 * 4 + 3 * 10
+    assert seen == 4 * 4 + 3 * 12
 
 
 def test_the_api_server_is_known_by_all_its_names():

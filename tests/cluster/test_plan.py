@@ -15,7 +15,7 @@ from bazaar.cluster.parts import PHASES
 from bazaar.cluster.plan import ApiPlan, Plan, changes, plan_api, plan_node
 from bazaar.cluster.scripts import phases, script
 from bazaar.model.record import replace
-from tests.cluster.conftest import cluster, context, done, fresh
+from tests.cluster.conftest import EXTRAS, cluster, context, done, fresh
 
 SIZES = [(1, 0), (1, 1), (3, 2)]
 
@@ -100,7 +100,7 @@ def test_a_unit_that_is_down_is_started_and_the_plan_says_why():
 def test_the_api_is_told_what_it_does_not_know():
     of = cluster(1, 1)
     facts: dict[str, Facts] = {node.name: fresh(node) for node in of.nodes}
-    text, digest = addons.document(of, gvisor=True)
+    text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
     first = plan_api(of, facts, text, digest)
     assert first.manifests and first.missing == ("cp1", "w1")
     assert first.ranges == {"cp1": "10.244.0.0/24", "w1": "10.244.1.0/24"}
@@ -132,7 +132,7 @@ def test_every_script_is_a_shell_s(planes: int, workers: int):
         plan = plan_node(here, wanted)
         plan = replace(plan, packages=("haproxy",), remove=("/a b",), stops=("old.service",))
         texts = [script(plan, wanted, here, phase) for phase in PHASES]
-        text, digest = addons.document(of, gvisor=True)
+        text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
         api = plan_api(of, {n.name: fresh(n) for n in of.nodes}, text, digest)
         texts += [manifests_script(api, here), nodes_script(api, here)]
         texts.append(wanted.files["/etc/bazaar-node/network"].content.decode())

@@ -11,8 +11,11 @@ In the order of the work:
     parts          what the following hand one another
     outside, network, worker, control_plane
                    files and units, each its part
+    storage, metrics
+                   add-ons: volumes on local disks, figures
     desired        all of them, for one machine
-    addons         what the API is told
+    objects, addons
+                   what the API is told
     plan           from facts to changes
     scripts, api   from changes to scripts
     apply          connections, phases, barriers

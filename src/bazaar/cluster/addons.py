@@ -7,33 +7,46 @@ by its label.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
+from bazaar.cluster import metrics, storage
 from bazaar.cluster.description import Cluster
+from bazaar.cluster.objects import LABEL, NAMESPACE, OWNER, binding, endpoints, made, named
 from bazaar.cluster.pki import ADMINS
+from bazaar.model.record import record
 
-LABEL = "app.kubernetes.io/managed-by"
-OWNER = "bazaar"
 MARK = "bazaar"  # the ConfigMap in kube-system that says what was applied, of which kinds
 
 
-def manifests(cluster: Cluster, *, gvisor: bool) -> list[dict[str, Any]]:
-    """All objects, without the mark."""
+@record
+class Given:
+    """What a cluster has beside what its description says."""
+
+    gvisor: bool
+    extras: tuple[str, ...] = ()  # what is in the set of further programs
+    authority: str = ""  # the certificate of the cluster's own
+
+
+def manifests(cluster: Cluster, given: Given) -> list[dict[str, Any]]:
+    """All objects of ours, without the mark."""
     found = [
         *_access(),
         *_dns(cluster),
     ]
-    if gvisor:
-        found.append(_object("node.k8s.io/v1", "RuntimeClass", "gvisor", body={"handler": "runsc"}))
+    if storage.ARCHIVE in given.extras:
+        found += storage.manifests()
+    if metrics.PROGRAM in given.extras:
+        found += metrics.manifests(cluster, given.authority)
+    if given.gvisor:
+        found.append(made("node.k8s.io/v1", "RuntimeClass", "gvisor", body={"handler": "runsc"}))
     return found
 
 
-def document(cluster: Cluster, *, gvisor: bool) -> tuple[str, str]:
+def document(cluster: Cluster, given: Given) -> tuple[str, str]:
     """The manifests as one YAML text, and its digest."""
     from yaml import safe_dump_all
 
-    objects = [*manifests(cluster, gvisor=gvisor), *_further(cluster)]
+    objects = [*manifests(cluster, given), *_further(cluster)]
     text = safe_dump_all(objects, sort_keys=False)
     return text, hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -81,45 +94,16 @@ def _loaded(text: str) -> list[dict[str, Any]]:
     return [one for one in safe_load_all(text) if one]
 
 
-def _object(
-    version: str,
-    kind: str,
-    name: str,
-    *,
-    namespace: str = "",
-    labels: Mapping[str, str] | None = None,
-    body: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "labels": {LABEL: OWNER, **(labels or {})}}
-    if namespace:
-        metadata["namespace"] = namespace
-    return {"apiVersion": version, "kind": kind, "metadata": metadata, **(body or {})}
-
-
-def _binding(name: str, role: str, kind: str, subject: str) -> dict[str, Any]:
-    group = "rbac.authorization.k8s.io"
-    return _object(
-        f"{group}/v1",
-        "ClusterRoleBinding",
-        name,
-        body={
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": group, "kind": kind, "name": subject}],
-        },
-    )
-
-
 def _access() -> list[dict[str, Any]]:
     read = {"verbs": ["list", "watch"]}
     return [
-        _binding(ADMINS, "cluster-admin", "Group", ADMINS),
-        _binding(
+        binding(ADMINS, "cluster-admin", named("Group", ADMINS)),
+        binding(
             "bazaar:kubelet-api",
             "system:kubelet-api-admin",
-            "User",
-            "kube-apiserver-kubelet-client",
+            named("User", "kube-apiserver-kubelet-client"),
         ),
-        _object(
+        made(
             "rbac.authorization.k8s.io/v1",
             "ClusterRole",
             "system:coredns",
@@ -134,7 +118,7 @@ def _access() -> list[dict[str, Any]]:
                 ]
             },
         ),
-        _binding("system:coredns", "system:coredns", "User", "system:coredns"),
+        binding("system:coredns", "system:coredns", named("User", "system:coredns")),
     ]
 
 
@@ -144,11 +128,11 @@ def _dns(cluster: Cluster) -> list[dict[str, Any]]:
         {"name": "dns", "port": 53, "protocol": "UDP"},
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
     ]
-    service = _object(
+    service = made(
         "v1",
         "Service",
         "kube-dns",
-        namespace="kube-system",
+        namespace=NAMESPACE,
         labels={"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"},
         body={
             "spec": {
@@ -158,19 +142,5 @@ def _dns(cluster: Cluster) -> list[dict[str, Any]]:
             }
         },
     )
-    endpoints = [
-        {"addresses": [node.ip], "nodeName": node.name, "conditions": {"ready": True}}
-        for node in cluster.nodes
-    ]
-    slices = _object(
-        "discovery.k8s.io/v1",
-        "EndpointSlice",
-        "kube-dns-bazaar",
-        namespace="kube-system",
-        labels={
-            "kubernetes.io/service-name": "kube-dns",
-            "endpointslice.kubernetes.io/managed-by": "bazaar",
-        },
-        body={"addressType": "IPv4", "endpoints": endpoints, "ports": ports},
-    )
+    slices = endpoints("kube-dns", cluster.members, ports)
     return [service, slices]

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from bazaar.cluster import addons
+from bazaar.cluster import addons, objects
 from bazaar.cluster.facts import ADMIN, FOLDER
 from bazaar.cluster.parts import Context
 from bazaar.cluster.plan import ApiPlan
@@ -89,7 +89,7 @@ def _applied(plan: ApiPlan) -> Iterator[str]:
         _PRUNE.replace("@FOLDER@", FOLDER)
         .replace("@MARK@", addons.MARK)
         .replace("@TEMPLATE@", _TEMPLATE)
-        .replace("@LABEL@", f"{addons.LABEL}={addons.OWNER}")
+        .replace("@LABEL@", f"{objects.LABEL}={objects.OWNER}")
         .replace("@KINDS@", kinds)
         .replace("@WANTED@", "\n".join(addons.identities(manifests)))
     )

@@ -104,7 +104,9 @@ class Session:
             self.contexts[node.name] = context
             self.wanted[node.name] = desired(context)
             nodes.append(plan_node(context, self.wanted[node.name]))
-        manifests, digest = addons.document(self.cluster, gvisor=self.cluster.gvisor)
+        authority = keys["authorities"]["ca"]["certificate"]
+        given = addons.Given(self.cluster.gvisor, self.extras.has, authority)
+        manifests, digest = addons.document(self.cluster, given)
         planes = [self.facts[node.name] for node in self.cluster.control_planes]
         fresh = not any(facts.nodes for facts in planes)
         for facts in planes:

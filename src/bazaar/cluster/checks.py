@@ -13,7 +13,13 @@ DISK_KIB = 3 << 20
 MEMORY_KIB = 900 << 10
 _ARCHITECTURES = ("x86_64", "aarch64")
 _PORTS = {10250: "kubelet", 10256: "kube-proxy"}
-_CONTROL_PORTS = {2379: "etcd", 2380: "etcd", 10257: "kube-controller", 10259: "kube-scheduler"}
+_CONTROL_PORTS = {
+    2379: "etcd",
+    2380: "etcd",
+    10257: "kube-controller",
+    10259: "kube-scheduler",
+    4443: "metrics",
+}
 
 
 def refuse(cluster: Cluster, facts: Mapping[str, Facts], ages: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bazaar.cluster import metrics
 from bazaar.cluster.facts import ADMIN, FOLDER
 from bazaar.cluster.parts import PKI, Context, File, Unit, flags, kubeconfig, text, unit, yaml
 
@@ -30,6 +31,7 @@ def files(context: Context) -> Iterator[File]:
     yield _api_server(context)
     yield _controller_manager(context)
     yield _scheduler(context)
+    yield from metrics.files(context)
 
 
 def units(context: Context) -> Iterator[Unit]:
@@ -57,6 +59,7 @@ def units(context: Context) -> Iterator[Unit]:
         ("/etc/kubernetes/controller-manager.conf", f"{PKI}/signer.crt", f"{PKI}/ca.crt"),
     )
     yield Unit("kube-scheduler.service", "control-plane", ("/etc/kubernetes/scheduler.conf",))
+    yield from metrics.units(context)
 
 
 def _keys(context: Context) -> Iterator[File]:

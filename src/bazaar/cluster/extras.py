@@ -1,4 +1,4 @@
-"""What machines are given besides Kubernetes' programs: the image of `pause`, and gVisor.
+"""What machines are given besides Kubernetes' programs: images, gVisor, add-ons.
 
 A folder like those of `binaries`: ``bin/`` and, written last, ``manifest.json``.
 """
@@ -13,26 +13,40 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from bazaar.cluster import metrics, storage
 from bazaar.cluster.parts import Programs
 from bazaar.cluster.worker import PAUSE
 from bazaar.host import files, paths
 
+PAUSE_ARCHIVE = "pause.tar"
 
-def make(pause: Path, runsc: Path | None) -> Programs:
-    """The set with an image of the program ``pause`` and, where it can be had, gVisor's runsc."""
-    contents = {"pause.tar": image(pause.read_bytes(), PAUSE)}
-    sources: dict[str, Path] = {} if runsc is None else {"runsc": runsc}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    for name, path in sources.items():
-        with path.open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    key = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+def make(pause: Path, runsc: Path | None, addons: Mapping[str, Path] | None = None) -> Programs:
+    """The set with an image of the program ``pause`` and, where they can be had, the rest.
+
+    That is gVisor's runsc, and the programs of add-ons as `binaries.addons` names them.
+    """
+    images = [(PAUSE_ARCHIVE, PAUSE, {"pause": pause})]
+    programs = {} if runsc is None else {"runsc": runsc}
+    if addons:
+        inside = {name: addons[name] for name in ("local-path-provisioner", "volume")}
+        images.append((storage.ARCHIVE, storage.IMAGE, inside))
+        programs[metrics.PROGRAM] = addons[metrics.PROGRAM]
+    sources = [*programs.items(), *(one for image in images for one in image[2].items())]
+    named = [(name, _digest(path)) for name, path in sources]
+    key = hashlib.sha256(json.dumps([named, [one[:2] for one in images]]).encode()).hexdigest()[:16]
     target = paths.cache() / "cluster" / f"extras-{key}"
     if not (target / "manifest.json").is_file():
-        _fill(target, contents, sources, digests)
-    return Programs("", str(target), of(target))
+        _fill(target, images, programs)
+    return Programs("", str(target), of(target), (*programs, *(one[0] for one in images)))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of(folder: Path) -> str:
@@ -41,29 +55,36 @@ def of(folder: Path) -> str:
 
 
 def _fill(
-    target: Path, contents: dict[str, bytes], sources: dict[str, Path], digests: dict[str, str]
+    target: Path, images: list[tuple[str, str, dict[str, Path]]], programs: dict[str, Path]
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as made:
         folder = Path(made) / "set"
         (folder / "bin").mkdir(parents=True)
-        for name, content in contents.items():
-            (folder / "bin" / name).write_bytes(content)
-        for name, path in sources.items():
+        for archive, name, inside in images:
+            (first, program), *further = inside.items()
+            rest = {one: path.read_bytes() for one, path in further}
+            content = image(program.read_bytes(), name, f"/{first}", rest)
+            (folder / "bin" / archive).write_bytes(content)
+        for name, path in programs.items():
             shutil.copyfile(path, folder / "bin" / name)
             (folder / "bin" / name).chmod(0o555)
+        digests = {path.name: _digest(path) for path in (folder / "bin").iterdir()}
         files.write_json(folder / "manifest.json", digests, 0o444)
         shutil.rmtree(target, ignore_errors=True)  # one that was not whole
         with contextlib.suppress(FileExistsError):  # somebody else made it meanwhile
             os.rename(folder, target)
 
 
-def image(program: bytes, name: str, path: str = "/pause") -> bytes:
-    """An image of one static program, as a tar that containerd imports (OCI image layout 1.0).
+def image(
+    program: bytes, name: str, path: str = "/pause", further: Mapping[str, bytes] | None = None
+) -> bytes:
+    """An image of static programs, as a tar that containerd imports (OCI image layout 1.0).
 
-    The same program makes the same bytes.
+    The first is what it runs. The same programs make the same bytes.
     """
-    layer = _tar({path.lstrip("/"): (program, 0o755)})
+    programs = {path.lstrip("/"): program, **(further or {})}
+    layer = _tar({name: (content, 0o755) for name, content in programs.items()})
     blobs: dict[str, bytes] = {}
 
     def blob(content: bytes, kind: str) -> dict[str, object]:

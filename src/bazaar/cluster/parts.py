@@ -48,6 +48,7 @@ class Programs:
     version: str
     folder: str  # here
     manifest: str  # the digest of its manifest.json
+    has: tuple[str, ...] = ()  # the names of what may be there or not
 
     @property
     def there(self) -> str:
@@ -159,9 +160,10 @@ def unit(
     *,
     after: str = "network-online.target",
     kind: str = "simple",
+    restart: str = "always",
     service: Sequence[str] = (),
 ) -> File:
-    """A service unit that is started again whatever it ends of."""
+    """A service unit, started again whatever it ends of where nothing else is said."""
     lines = [
         "[Unit]",
         f"Description={description}",
@@ -172,7 +174,11 @@ def unit(
         "[Service]",
         f"Type={kind}",
         "ExecStart=" + " \\\n  ".join(command),
-        *(("Restart=always", "RestartSec=1", "LimitNOFILE=1048576") if kind != "oneshot" else ()),
+        *(
+            (f"Restart={restart}", "RestartSec=1", "LimitNOFILE=1048576")
+            if kind != "oneshot"
+            else ()
+        ),
         *service,
         "",
         "[Install]",

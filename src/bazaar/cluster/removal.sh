@@ -37,7 +37,7 @@ done
 [ -s @FOLDER@/files ] && while read -r path; do rm -f -- "$path"; done <@FOLDER@/files
 rmdir /etc/systemd/system/containerd.service.d /etc/systemd/system/kubelet.service.d /etc/containerd/certs.d/* /etc/containerd/certs.d
 rm -rf /etc/kubernetes /var/lib/etcd /var/lib/etcd.before /var/lib/kubelet /var/lib/kube-proxy \
-  /etc/coredns /etc/bazaar-node /var/lib/cni /var/log/kubernetes /var/log/pods \
+  /var/lib/bazaar-volumes /etc/coredns /etc/bazaar-node /var/lib/cni /var/log/kubernetes /var/log/pods \
   /var/log/containers /run/netns/cni-* @FOLDER@
 case $(readlink /usr/local/bin/kubectl) in @SETS@/*) rm -f /usr/local/bin/kubectl ;; esac
 rm -rf @SETS@/*

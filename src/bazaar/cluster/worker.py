@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bazaar.cluster import outside
+from bazaar.cluster import outside, storage
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import (
     BALANCER_PORT,
@@ -38,6 +38,7 @@ def files(context: Context) -> Iterator[File]:
     """All files of a node that are not its network's."""
     yield from _containerd(context)
     yield from outside.files(context)
+    yield from storage.files(context)
     yield from _kubelet(context)
     yield from _proxy(context)
     yield from _dns(context)
@@ -73,6 +74,7 @@ def units(context: Context) -> Iterator[Unit]:
     # It reads its Corefile again by itself.
     answers = f"{context.program('kubectl')} --server http://127.0.0.1:8181 get --raw /ready"
     yield Unit("coredns.service", "node", ("/etc/kubernetes/coredns.conf",), answers)
+    yield from storage.units(context)
 
 
 def packages(context: Context) -> list[str]:

@@ -205,7 +205,12 @@ def programs(version: str, progress: Progress) -> tuple[Programs, Programs]:
     except MissingError:
         runsc = None
     kubernetes = Programs(version, str(folder), extras.of(folder))
-    return kubernetes, extras.make(found.folder / "pause", runsc)
+    try:
+        addons = binaries.addons(progress)
+    except MissingError as error:
+        progress(f"no StorageClass and no metrics: {error.message}")
+        addons = None
+    return kubernetes, extras.make(found.folder / "pause", runsc, addons)
 
 
 async def _planned(cluster: Cluster, progress: Progress) -> Plan:

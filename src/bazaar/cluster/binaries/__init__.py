@@ -8,6 +8,13 @@ sets      one part after the other into the cache, and the folder of a whole set
 from __future__ import annotations
 
 from bazaar.cluster.binaries.parts import NAMES, VERSIONS
-from bazaar.cluster.binaries.sets import BinarySet, cached, conformance, containerd, get
+from bazaar.cluster.binaries.sets import (
+    BinarySet,
+    addons,
+    cached,
+    conformance,
+    containerd,
+    get,
+)
 
-__all__ = ["NAMES", "VERSIONS", "BinarySet", "cached", "conformance", "containerd", "get"]
+__all__ = ["NAMES", "VERSIONS", "BinarySet", "addons", "cached", "conformance", "containerd", "get"]

@@ -233,3 +233,36 @@ CONTAINERD = (
     # One runs for each pod: as its project builds it, without what only others need.
     _containerd("containerd's shim", "urfave_cli_no_docs,no_grpc", ("containerd-shim-runc-v2",)),
 )
+
+
+def _unpublished(name: str, version: str, package: str, ldflags: str = "") -> Part:
+    """A program that its project publishes as an image alone: a mirror may have it."""
+    path = f"bazaar/{name}/{version}/linux/{{arch}}/{name}"
+    return Part(
+        name,
+        version,
+        name,
+        {name: package},
+        "",
+        (Release(path, f"{path}.sha256", {name: ""}),),
+        f"-s -w{ldflags}",
+    )
+
+
+# What clusters have besides: a provisioner of volumes on local disks with the program of its
+# helper pods, which is Bazaar's own, and the figures of `kubectl top`.
+ADDONS = (
+    _unpublished("volume", "1", "bazaar/go/volume"),
+    _unpublished(
+        "local-path-provisioner",
+        "0.0.30",
+        "github.com/rancher/local-path-provisioner",
+        " -X main.VERSION=v0.0.30",
+    ),
+    _unpublished(
+        "metrics-server",
+        "0.9.0",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+        " -X k8s.io/component-base/version.gitVersion=v0.9.0",
+    ),
+)

@@ -77,6 +77,11 @@ def containerd(progress: Progress) -> dict[str, Path]:
     return _programs(parts.CONTAINERD, progress)
 
 
+def addons(progress: Progress) -> dict[str, Path]:
+    """The programs of what clusters have besides, got as a set's programs are."""
+    return _programs(parts.ADDONS, progress)
+
+
 def _programs(wanted: tuple[Part, ...], progress: Progress) -> dict[str, Path]:
     """Each program of some parts, where it lies in the cache."""
     found: dict[str, Path] = {}

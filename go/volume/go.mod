@@ -1,0 +1,3 @@
+module bazaar/go/volume
+
+go 1.21
