@@ -85,6 +85,11 @@ def image(
     """
     programs = {path.lstrip("/"): program, **(further or {})}
     layer = _tar({name: (content, 0o755) for name, content in programs.items()})
+    return image_of(layer, name, {"Entrypoint": [path], "User": "65535:65535"})
+
+
+def image_of(layer: bytes, name: str, config: Mapping[str, object]) -> bytes:
+    """An image of one layer, a tar, with this configuration (OCI image config 1.0)."""
     blobs: dict[str, bytes] = {}
 
     def blob(content: bytes, kind: str) -> dict[str, object]:
@@ -94,16 +99,16 @@ def image(
         return {"mediaType": media, "digest": f"sha256:{digest}", "size": len(content)}
 
     machine = os.uname().machine
-    config = {
+    about = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "os": "linux",
-        "config": {"Entrypoint": [path], "User": "65535:65535"},
+        "config": dict(config),
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": blob(_json(config), "config.v1+json"),
+        "config": blob(_json(about), "config.v1+json"),
         "layers": [blob(layer, "layer.v1.tar")],
     }
     named = {
