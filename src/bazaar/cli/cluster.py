@@ -79,7 +79,7 @@ def asked(function: Command) -> Command:
             click.option("--version", metavar="X.Y.Z", help="Of Kubernetes."),
             click.option(
                 "--network",
-                type=click.Choice(["auto", "routes", "vxlan", "none"]),
+                type=click.Choice(["auto", "routes", "vxlan", "wireguard", "none"]),
                 help="How pods of different machines reach one another.",
             ),
             click.option("--key", type=click.Path(), metavar="FILE", help="The SSH key."),

@@ -57,7 +57,11 @@ class Session:
         """Ask all machines what they are. Raises where one cannot say."""
         self.progress(f"{self.cluster.name}: looking at {_count(len(self.cluster.nodes))}")
         first = self.cluster.control_planes[0]
-        await each(self.cluster, self.cluster.nodes, lambda node: self._look(node, node is first))
+        await each(
+            self.cluster,
+            self.cluster.nodes,
+            lambda node: self._look(node, node is first or node.etcd),
+        )
         # One control plane's word is enough; where it has none, the others may.
         others = self.cluster.control_planes[1:]
         if not self.facts[first.name].nodes and others:
@@ -79,6 +83,8 @@ class Session:
         """The node with the address its own network knows it by, where ours is another's."""
         facts = self.facts[node.name]
         own = {word.partition("/")[0] for word in facts.addresses}
+        if self.cluster.dual and not node.address6:
+            node = replace(node, address6=facts.value("source6"))
         if node.address or node.machine.address in own:
             return node
         return replace(node, address=facts.value("source"))
@@ -107,9 +113,8 @@ class Session:
         authority = keys["authorities"]["ca"]["certificate"]
         given = addons.Given(self.cluster.gvisor, self.extras.has, authority)
         manifests, digest = addons.document(self.cluster, given)
-        planes = [self.facts[node.name] for node in self.cluster.control_planes]
-        fresh = not any(facts.nodes for facts in planes)
-        for facts in planes:
+        fresh = not any(self.facts[node.name].nodes for node in self.cluster.control_planes)
+        for facts in (self.facts[node.name] for node in self.cluster.stores):
             self.members = self.members or list(facts.members)
         api = plan_api(self.cluster, self.facts, manifests, digest)
         return Plan(self.cluster, tuple(nodes), api, fresh)
@@ -203,7 +208,7 @@ class Session:
         """Have etcd's members take a new one in, and tell it who they are."""
         if node.name in self.members:
             return
-        member = next(one for one in plan.cluster.control_planes if one.name in self.members)
+        member = next(one for one in plan.cluster.stores if one.name in self.members)
         text = etcd.add(self.contexts[member.name], node)
         what = f"taking {node.name} into etcd"
         await self.connections[member.name].run(text, root=True, what=what)

@@ -48,6 +48,8 @@ def _of(cluster: Cluster, node: Node, facts: Facts, age: float) -> Iterator[str]
             f"its clock is {abs(age):.0f} s {'ahead' if age > 0 else 'behind'}: set it "
             "(`timedatectl set-ntp true`), since certificates are true for a time"
         )
+    if cluster.dual and not node.address6 and not node.etcd:
+        yield "has no way out by IPv6, which dual stack needs"
     yield from _room(facts)
     yield from _occupied(cluster, node, facts)
 
@@ -78,6 +80,8 @@ def _occupied(cluster: Cluster, node: Node, facts: Facts) -> Iterator[str]:
         )
         return
     ports = dict(_PORTS)
+    if node.etcd:
+        ports = {2379: "etcd", 2380: "etcd"}
     if node.control_plane:
         ports |= {**_CONTROL_PORTS, cluster.api_port: "kube-apiserver"}
     for port, what in ports.items():

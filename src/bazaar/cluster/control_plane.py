@@ -1,4 +1,4 @@
-"""The control plane as systemd units: etcd, the API server, its controllers and the scheduler.
+"""The control plane as systemd units: the API server, its controllers and the scheduler.
 
 Flags are kubeadm's where it sets any, so that what is written about clusters is true of these.
 """
@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bazaar.cluster import metrics
-from bazaar.cluster.facts import ADMIN, FOLDER
+from bazaar.cluster import members, metrics
+from bazaar.cluster.facts import ADMIN
 from bazaar.cluster.parts import PKI, Context, File, Unit, flags, kubeconfig, text, unit, yaml
 
-ETCD = "/var/lib/etcd"
-_ENVIRONMENT = "/etc/kubernetes/etcd-initial.env"
-_LOCAL = "https://127.0.0.1"
 _KEPT = "30"  # audit logs: days, files
 _CIPHERS = (
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"
@@ -26,7 +23,6 @@ _CIPHERS = (
 def files(context: Context) -> Iterator[File]:
     """All files of a control plane."""
     yield from _keys(context)
-    yield from _etcd(context)
     yield from _configurations(context)
     yield _api_server(context)
     yield _controller_manager(context)
@@ -36,8 +32,6 @@ def files(context: Context) -> Iterator[File]:
 
 def units(context: Context) -> Iterator[Unit]:
     """The units, in the order of their start."""
-    etcd_pki = tuple(f"{PKI}/etcd/{name}" for name in ("ca.crt", "server.crt", "peer.crt"))
-    yield Unit("etcd.service", "etcd", etcd_pki)
     api_pki = tuple(
         f"{PKI}/{name}.crt"
         for name in (
@@ -70,7 +64,6 @@ def _keys(context: Context) -> Iterator[File]:
     yield text(f"{PKI}/signer.key", context.keys["authorities"]["signer"]["key"], 0o600)
     for name in (
         *("apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client"),
-        *("etcd/server", "etcd/peer", "etcd/healthcheck-client"),
     ):
         pair = context.pair(name)
         yield text(f"{PKI}/{name}.crt", pair["certificate"])
@@ -89,53 +82,6 @@ def _keys(context: Context) -> Iterator[File]:
 
 def _conf(name: str) -> str:
     return f"/etc/kubernetes/{name}.conf"
-
-
-def _etcd(context: Context) -> Iterator[File]:
-    node, pki = context.node, f"{PKI}/etcd"
-    values = {
-        "name": node.name,
-        "data-dir": ETCD,
-        "listen-client-urls": f"{_LOCAL}:2379,https://{node.ip}:2379",
-        "advertise-client-urls": f"https://{node.ip}:2379",
-        "listen-peer-urls": f"https://{node.ip}:2380",
-        "listen-metrics-urls": "http://127.0.0.1:2381",
-        "client-cert-auth": "true",
-        "trusted-ca-file": f"{pki}/ca.crt",
-        "cert-file": f"{pki}/server.crt",
-        "key-file": f"{pki}/server.key",
-        "peer-client-cert-auth": "true",
-        "peer-trusted-ca-file": f"{pki}/ca.crt",
-        "peer-cert-file": f"{pki}/peer.crt",
-        "peer-key-file": f"{pki}/peer.key",
-        "tls-min-version": "TLS1.2",
-    }
-    yield unit(
-        "etcd.service",
-        "etcd, the store of Kubernetes",
-        [context.program("etcd"), *flags(values, context, "etcd")],
-        kind="notify",
-        service=(f"EnvironmentFile=-{_ENVIRONMENT}", "TimeoutStartSec=120", "OOMScoreAdjust=-900"),
-    )
-
-
-def initial(context: Context) -> str:
-    """A script that says what a member's first start needs to know.
-
-    What a cluster has become since, its data says: no file of the plan holds this.
-    """
-    planes = context.cluster.control_planes
-    joined = [*context.members, context.node.name] if context.members else []
-    peers = [node for node in planes if not joined or node.name in joined]
-    listed = ",".join(f"{node.name}=https://{node.ip}:2380" for node in peers)
-    return (
-        f"[ -d {ETCD}/member ] || cat >{_ENVIRONMENT} <<'END'\n"
-        f"ETCD_INITIAL_CLUSTER={listed}\n"
-        f"ETCD_INITIAL_CLUSTER_STATE={'existing' if context.members else 'new'}\n"
-        f"ETCD_INITIAL_CLUSTER_TOKEN={context.keys['identity']}\n"
-        f"ETCD_INITIAL_ADVERTISE_PEER_URLS=https://{context.node.ip}:2380\n"
-        "END"
-    )
 
 
 def _configurations(context: Context) -> Iterator[File]:
@@ -201,7 +147,7 @@ def _api_server(context: Context) -> File:
         "etcd-cafile": f"{PKI}/etcd/ca.crt",
         "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
         "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
-        "etcd-servers": f"{_LOCAL}:2379",
+        "etcd-servers": members.servers(context),
         "kubelet-certificate-authority": f"{PKI}/ca.crt",
         "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
         "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
@@ -293,13 +239,4 @@ def _scheduler(context: Context) -> File:
         "The scheduler of Kubernetes",
         [context.program("kube-scheduler"), *flags(values, context, "kube-scheduler")],
         after="kube-apiserver.service",
-    )
-
-
-def member_command(context: Context) -> str:
-    """`etcdctl` with what it needs to be let in."""
-    pki = f"{PKI}/etcd"
-    return (
-        f"{FOLDER}/etcdctl --endpoints={_LOCAL}:2379 --cacert={pki}/ca.crt "
-        f"--cert={pki}/healthcheck-client.crt --key={pki}/healthcheck-client.key"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from bazaar.errors import Problem, SpecError
@@ -15,6 +15,7 @@ from bazaar.model.machine import Machine
 from bazaar.model.record import field, record
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?")
+NODE_BITS_6 = 64  # the same of the range of IPv6, where there is one
 NODE_BITS = 24  # each node's share of the pod range, as a prefix length
 CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane:NoSchedule"
 HARDENING = ("none", "cis")
@@ -34,6 +35,7 @@ class Node:
     address: str = ""  # where the others reach it; "": where we do
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[str] = ()  # key=value:Effect
+    address6: str = ""  # its address of IPv6, where the cluster has both
     etcd: bool = False  # holds etcd and is no node: where it is separate
 
     @property
@@ -77,6 +79,26 @@ class Cluster:
         return tuple(node for node in self.nodes if not node.etcd)
 
     @property
+    def stores(self) -> tuple[Node, ...]:
+        """The machines that hold etcd: those for it alone, else the control planes."""
+        return tuple(node for node in self.nodes if node.etcd) or self.control_planes
+
+    @property
+    def service_ranges(self) -> tuple[str, ...]:
+        """The Services' range of IPv4, and that of IPv6 where there are both."""
+        return tuple(self.service_range.split(","))
+
+    @property
+    def pod_ranges(self) -> tuple[str, ...]:
+        """The pods' range of IPv4, and that of IPv6 where there are both."""
+        return tuple(self.pod_range.split(","))
+
+    @property
+    def dual(self) -> bool:
+        """Whether pods and Services have addresses of IPv6, too."""
+        return len(self.pod_ranges) > 1
+
+    @property
     def server(self) -> str:
         """The URL that clients outside use."""
         return f"https://{self.endpoint or self.control_planes[0].ip}:{self.api_port}"
@@ -84,18 +106,26 @@ class Cluster:
     @property
     def dns_ip(self) -> str:
         """The address of the DNS Service: the tenth, as kubeadm has it."""
-        return str(IPv4Network(self.service_range)[10])
+        return str(IPv4Network(self.service_ranges[0])[10])
 
     @property
     def api_ip(self) -> str:
         """The address of the Service `kubernetes`: always the first."""
-        return str(IPv4Network(self.service_range)[1])
+        return str(IPv4Network(self.service_ranges[0])[1])
 
     def pod_range_of(self, node: Node) -> str:
         """A node's share of the pod range."""
-        whole = IPv4Network(self.pod_range)
+        whole = IPv4Network(self.pod_ranges[0])
         size = 1 << (32 - NODE_BITS)
         return f"{IPv4Address(int(whole.network_address) + node.index * size)}/{NODE_BITS}"
+
+    def pod_ranges_of(self, node: Node) -> tuple[str, ...]:
+        """A node's shares of all the pods' ranges."""
+        if not self.dual:
+            return (self.pod_range_of(node),)
+        whole = IPv6Network(self.pod_ranges[1])
+        start = int(whole.network_address) + (node.index << (128 - NODE_BITS_6))
+        return self.pod_range_of(node), f"{IPv6Address(start)}/{NODE_BITS_6}"
 
     def taints_of(self, node: Node) -> tuple[str, ...]:
         """Its own, and the control planes' where somebody else can do the work."""
@@ -131,6 +161,9 @@ def check(cluster: Cluster) -> None:
 
 def _nodes(cluster: Cluster) -> list[str]:
     found: list[str] = []
+    stores = len(cluster.stores)
+    if stores not in (1, 3, 5):
+        found.append(f"{stores} machines for etcd: 1, 3 or 5, so that a majority is clear")
     count = len(cluster.control_planes)
     if count not in (1, 3, 5):
         found.append(f"{count} control planes: 1, 3 or 5, so that a majority can be lost by none")
@@ -165,6 +198,28 @@ def _manifests(cluster: Cluster) -> list[str]:
     return found
 
 
+def _ranges_6(cluster: Cluster) -> list[str]:
+    """The ranges of IPv6: both or none, apart, and with room for every node."""
+    count = (len(cluster.service_ranges), len(cluster.pod_ranges))
+    if count == (1, 1):
+        return []
+    if count != (2, 2):
+        return ["dual stack: the ranges of pods and of Services each have one of IPv6, or none"]
+    try:
+        services, pods = (IPv6Network(r[1]) for r in (cluster.service_ranges, cluster.pod_ranges))
+    except ValueError as error:
+        return [f"dual stack: {error}"]
+    found: list[str] = []
+    if services.overlaps(pods):
+        found.append(f"the ranges {services} and {pods} overlap")
+    if services.prefixlen < 108:  # the API server's own limit
+        found.append(f"service range {services}: at most a /108")
+    room = 1 << max(0, NODE_BITS_6 - pods.prefixlen)
+    if pods.prefixlen > NODE_BITS_6 or any(node.index >= room for node in cluster.nodes):
+        found.append(f"pod range {pods}: no room for a /{NODE_BITS_6} for each node")
+    return found
+
+
 def _is_object(one: Any) -> bool:
     """What the API takes, or a List of that; all words that get into scripts are looked at."""
     try:
@@ -183,11 +238,12 @@ def _is_object(one: Any) -> bool:
 def _ranges(cluster: Cluster) -> list[str]:
     found: list[str] = []
     networks: dict[str, IPv4Network] = {}
-    for what, text in (("service", cluster.service_range), ("pod", cluster.pod_range)):
+    for what, text in (("service", cluster.service_ranges[0]), ("pod", cluster.pod_ranges[0])):
         try:
             networks[what] = IPv4Network(text)
         except ValueError as error:
             found.append(f"{what} range {text!r}: {error}")
+    found += _ranges_6(cluster)
     if len(networks) < 2:
         return found
     if networks["service"].overlaps(networks["pod"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bazaar.cluster import control_plane, network, worker
+from bazaar.cluster import control_plane, members, network, worker
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import UNITS, Context, File, Unit, digest
 from bazaar.model.record import record
@@ -27,16 +27,24 @@ class Desired:
 def desired(context: Context) -> Desired:
     """Work out all that a machine is to hold."""
     found: dict[str, File] = {}
-    units = [*network.units(context)]
-    produced = [*worker.files(context), *network.files(context)]
+    units: list[Unit] = []
+    produced: list[File] = []
+    works = not context.node.etcd  # a machine for etcd alone is no node
+    if works:
+        units += network.units(context)
+        produced += [*worker.files(context), *network.files(context)]
+    if members.holds(context):
+        units += members.units(context)
+        produced += members.files(context)
     if context.node.control_plane:
         produced += control_plane.files(context)
         units += control_plane.units(context)
-    units += worker.units(context)
+    if works:
+        units += worker.units(context)
     for file in produced:
         found[file.path] = file
     listed = "".join(f"{unit.name}\n" for unit in units)
     belongs = f"{context.cluster.name} {context.keys['identity']}\n"
     for name, content in (("units", listed), ("identity", belongs)):
         found[f"{FOLDER}/{name}"] = File(f"{FOLDER}/{name}", content.encode())
-    return Desired(found, tuple(units), tuple(worker.packages(context)))
+    return Desired(found, tuple(units), tuple(worker.packages(context)) if works else ())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from bazaar.cluster.control_plane import ETCD, member_command
 from bazaar.cluster.description import Node
 from bazaar.cluster.facts import FOLDER
+from bazaar.cluster.members import ETCD, member_command
 from bazaar.cluster.parts import Context
 
 SNAPSHOT = f"{FOLDER}/snapshot.db"

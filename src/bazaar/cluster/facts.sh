@@ -32,6 +32,7 @@ fact root_type "$(stat -f -c %T /)"
 fact containerd_type "$(stat -f -c %T /var/lib/containerd || stat -f -c %T /var/lib)"
 fact forwarding "$(cat /proc/sys/net/ipv4/ip_forward)"
 fact source "$(ip -4 route get 192.0.2.1 | sed -n 's/.* src \([0-9.]*\).*/\1/p')"
+fact source6 "$(ip -6 route get 2001:db8::1 | sed -n 's/.* src \([0-9a-f:]*\).*/\1/p')"
 fact device "$(ip -4 route get 192.0.2.1 | sed -n 's/.* dev \([^ ]*\).*/\1/p')"
 fact name_servers "$(sed -n 's/^nameserver *//p' /etc/resolv.conf | tr '\n' ' ')"
 fact identity "$(cat @FOLDER@/identity)"
@@ -45,7 +46,7 @@ fact kubernetes "${other# }"
 
 ip -4 -o address show | while read -r _ _ _ address _; do echo "address ${address}"; done
 for name in containerd runc haproxy nft iptables conntrack socat mount ip tar base64 sha256sum \
-  apt-get dnf modprobe kubelet; do
+  apt-get dnf modprobe kubelet wg; do
   path=$(command -v "$name") && echo "program $name $path"
 done
 ss -Hltn -p | awk '{
@@ -72,6 +73,8 @@ if [ "${ASK_API-}" ] && [ -e @ADMIN@ ] && systemctl -q is-active kube-apiserver.
   echo "addons $(ask -n kube-system get configmap bazaar -o 'jsonpath={.data.digest}')"
   ask get nodes -o go-template='{{range .items}}node {{.metadata.name}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}} {{.status.nodeInfo.kubeletVersion}} {{or .spec.podCIDR "-"}} {{$c := ""}}{{range $k, $v := .metadata.labels}}{{$c}}{{$k}}={{$v}}{{$c = ","}}{{end}} {{$c = "-"}}{{range .spec.taints}}{{if ne $c "-"}},{{end}}{{$c = ""}}{{.key}}={{with .value}}{{.}}{{end}}:{{.effect}}{{end}}{{$c}} {{or .spec.unschedulable "-"}} {{with .metadata.annotations}}{{or (index . "@LABELS@") "-"}} {{or (index . "@TAINTS@") "-"}}{{else}}- -{{end}}
 {{end}}'
+fi
+if [ "${ASK_API-}" ] && systemctl -q is-active etcd.service; then
   timeout 5 @FOLDER@/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
     --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \
     --key=/etc/kubernetes/pki/etcd/healthcheck-client.key member list |

@@ -42,11 +42,16 @@ async def remove(session: Session, node: Node) -> None:
     session.progress(f"{node.name}: leaving the cluster")
     first = session.connections[session.cluster.control_planes[0].name]
     context = session.contexts[session.cluster.control_planes[0].name]
+    if node.etcd:
+        raise ClusterError(
+            f"{node.name} holds etcd alone: such a machine does not leave yet",
+            hint="put it back into the description",
+        )
     with contextlib.suppress(BazaarError):  # what cannot be moved within its time is lost
         await first.run(
             drain(session, node), root=True, timeout=DRAIN_SECONDS + 30, what="draining"
         )
-    if node.control_plane:
+    if node.control_plane and not any(one.etcd for one in session.cluster.nodes):
         await first.run(etcd.remove(context, node), root=True, what=f"etcd without {node.name}")
     gone = f"{kubectl(session)} delete node {node.name} --ignore-not-found --wait=false"
     await first.run(gone, root=True, what=f"deleting the node {node.name}")
@@ -66,7 +71,8 @@ async def upgrade(session: Session, plan: Plan, *, back: Session | None, done: l
     """
     await session.carry(plan)
     by_name = {one.node.name: one for one in plan.nodes if not one.empty}
-    nodes = [*plan.cluster.control_planes, *plan.cluster.workers]
+    alone = [node for node in plan.cluster.nodes if node.etcd]
+    nodes = [*alone, *plan.cluster.control_planes, *plan.cluster.workers]
     for node in nodes:
         if node.name not in by_name:
             continue
@@ -83,9 +89,11 @@ async def upgrade(session: Session, plan: Plan, *, back: Session | None, done: l
 
 async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
     node = one.node
-    others = [n for n in plan.cluster.nodes if n.name != node.name]
-    movable = not plan.cluster.taints_of(node) and any(
-        not plan.cluster.taints_of(other) for other in others
+    others = [n for n in plan.cluster.members if n.name != node.name]
+    movable = (
+        not node.etcd
+        and not plan.cluster.taints_of(node)
+        and any(not plan.cluster.taints_of(other) for other in others)
     )
     first = session.connections[plan.cluster.control_planes[0].name]
     if movable:
@@ -98,6 +106,8 @@ async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
     for phase in PHASES:
         if phase in phases(one):
             await session.phase(plan, node, phase)
+    if node.etcd:
+        return
     script = (
         f"{kubectl(session)} wait --for=condition=Ready --timeout=90s node/{node.name} >/dev/null\n"
         f"{kubectl(session)} uncordon {node.name} >/dev/null"
@@ -109,7 +119,7 @@ async def restore(session: Session, snapshot: Path) -> None:
     """Put a snapshot in place of what etcd holds on every control plane, then make all true."""
     plan = session.plan(keep=True)
     await session.carry(plan)
-    planes = session.cluster.control_planes
+    planes = session.cluster.stores
     await each(session.cluster, session.cluster.nodes, lambda n: _prepared(session, plan, n))
     session.progress(f"{session.cluster.name}: bringing the snapshot back")
 
@@ -121,6 +131,13 @@ async def restore(session: Session, snapshot: Path) -> None:
         there = session.connections[node.name]
         await there.run(script, root=True, timeout=300, what="restoring etcd")
 
+    async def stop(node: Node) -> None:
+        there = session.connections[node.name]
+        await there.run("systemctl stop kube-apiserver.service || true", root=True, timeout=60)
+
+    # Who asks etcd stops, too, where it is on other machines.
+    others = [node for node in session.cluster.control_planes if node not in planes]
+    await each(session.cluster, others, stop)
     # All have it before the first one stops.
     await each(session.cluster, planes, send)
     await each(session.cluster, planes, put)

@@ -55,28 +55,43 @@ class Request:
 
 def requests(cluster: Cluster, node: Node) -> Iterator[Request]:
     """What one machine needs."""
+    if node in cluster.stores:
+        yield from _store(node)
+    if not node.etcd:
+        yield from _node(node)
+    if node.control_plane:
+        yield from _plane(cluster, node)
+
+
+def _store(node: Node) -> Iterator[Request]:
+    """What a member of etcd needs, and who asks it from the same machine."""
+    hosts = (node.name, "localhost", node.ip, "127.0.0.1")
+    yield Request("etcd/server", "etcd/ca", node.name, "", hosts, server=True)
+    yield Request("etcd/peer", "etcd/ca", node.name, "", hosts, server=True)
+    yield Request("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client")
+
+
+def _node(node: Node) -> Iterator[Request]:
     ip, name = node.ip, node.name
     yield Request(
         "kubelet",
         "ca",
         f"system:node:{name}",
         "system:nodes",
-        (name, ip),
+        tuple(filter(None, (name, ip, node.address6))),
         server=True,
         client=False,
     )
     yield Request("kubelet-client", "ca", f"system:node:{name}", "system:nodes")
     yield Request("kube-proxy", "ca", "system:kube-proxy")
     yield Request("coredns", "ca", "system:coredns")
-    if not node.control_plane:
-        return
+
+
+def _plane(cluster: Cluster, node: Node) -> Iterator[Request]:
+    ip = node.ip
     yield Request("apiserver", "ca", "kube-apiserver", "", _api_hosts(cluster, node), True, False)
     yield Request("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client")
     yield Request("front-proxy-client", "front-proxy-ca", "front-proxy-client")
-    etcd = (name, "localhost", ip, "127.0.0.1")
-    yield Request("etcd/server", "etcd/ca", name, "", etcd, server=True)
-    yield Request("etcd/peer", "etcd/ca", name, "", etcd, server=True)
-    yield Request("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client")
     yield Request("apiserver-etcd-client", "etcd/ca", "kube-apiserver-etcd-client")
     metrics = ("metrics-server.kube-system.svc", ip)
     yield Request("metrics-server", "ca", "metrics-server", "", metrics, True, False)
@@ -114,7 +129,12 @@ def renewed(held: Mapping[str, Any], cluster: Cluster, now: float) -> dict[str, 
         if pair is None or not _serves(pair, request, now):
             pair = _issue(request, authorities[request.authority])
         pairs[name] = pair
+    meshed: dict[str, Any] = {}
+    if cluster.network == "wireguard":
+        before = held.get("wireguard", {})
+        meshed = {node.name: before.get(node.name) or _mesh_key() for node in cluster.members}
     return {
+        "wireguard": meshed,
         "authorities": authorities,
         "pairs": pairs,
         "service_account": held.get("service_account") or _service_account(),
@@ -125,6 +145,18 @@ def renewed(held: Mapping[str, Any], cluster: Cluster, now: float) -> dict[str, 
 
 def _serves(pair: Mapping[str, Any], request: Request, now: float) -> bool:
     return pair["identity"] == request.identity and pair["until"] - now > RENEW_DAYS * 86400
+
+
+def _mesh_key() -> dict[str, str]:
+    """A key of WireGuard's: Curve25519, as `wg genkey` and `wg pubkey` write it."""
+    import base64
+
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = X25519PrivateKey.generate()
+    raw = (key.private_bytes_raw(), key.public_key().public_bytes_raw())
+    private, public = (base64.b64encode(one).decode() for one in raw)
+    return {"key": private, "public": public}
 
 
 def _secret() -> str:

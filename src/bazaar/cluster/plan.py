@@ -127,7 +127,11 @@ def plan_api(cluster: Cluster, facts: Mapping[str, Facts], manifests: str, diges
     return ApiPlan(
         digest,
         "" if applied == digest else manifests,
-        {n.name: cluster.pod_range_of(n) for n in cluster.members if _moved(cluster, n, nodes)},
+        {
+            n.name: ",".join(cluster.pod_ranges_of(n))
+            for n in cluster.members
+            if _moved(cluster, n, nodes)
+        },
         {n.name: d for n in cluster.members if (d := _labels(cluster, n, nodes.get(n.name)))},
         {n.name: d for n in cluster.members if (d := _taints(cluster, n, nodes.get(n.name)))},
         {n.name: d for n in cluster.members if (d := _own(cluster, n, nodes.get(n.name)))},

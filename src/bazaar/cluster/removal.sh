@@ -28,9 +28,10 @@ done
 rm -rf /run/containerd/$state /var/lib/containerd/$state /run/containerd/runsc
 find /sys/fs/cgroup -maxdepth 4 -depth -type d -path '*/kubepods*' -exec rmdir {} +
 
-for name in cni0 bazaar-vxlan; do ip link del $name; done
+for name in cni0 bazaar-vxlan bazaar-wg; do ip link del $name; done
 ip -4 route show proto 98 | while read -r range rest; do ip route del "$range" proto 98; done
-for table in 'ip bazaar_pods' 'ip kube-proxy' 'ip6 kube-proxy' 'inet cni_hostport'; do
+ip -6 route show proto 98 | while read -r range rest; do ip -6 route del "$range" proto 98; done
+for table in 'ip bazaar_pods' 'ip6 bazaar_pods' 'ip kube-proxy' 'ip6 kube-proxy' 'inet cni_hostport'; do
   nft delete table $table
 done
 

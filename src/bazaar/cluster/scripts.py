@@ -11,7 +11,7 @@ import shlex
 import tarfile
 from collections.abc import Iterable
 
-from bazaar.cluster import control_plane
+from bazaar.cluster import members
 from bazaar.cluster.desired import Desired
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import PHASES, UNITS, Context, File, Unit
@@ -60,7 +60,7 @@ def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str
         lines += _prepare(plan, wanted, context)
     for unit in plan.starts:
         if unit.phase == phase:
-            lines += [control_plane.initial(context)] if unit.name == "etcd.service" else []
+            lines += [members.initial(context)] if unit.name == "etcd.service" else []
             lines += _start(unit, plan.started[unit.name])
     return "\n".join(lines)
 

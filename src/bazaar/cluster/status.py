@@ -48,11 +48,12 @@ def status(cluster: Cluster, keys: Mapping[str, Any], progress: Progress) -> Sta
     """Ask all machines; one that does not answer is told, not raised."""
     progress(f"{cluster.name}: asking {len(cluster.nodes)} machines")
     answers = asyncio.run(_ask(cluster))
+    members = {name for one in answers.values() if isinstance(one, Facts) for name in one.members}
     told = [answer for answer in answers.values() if isinstance(answer, Facts) and answer.nodes]
     known = told[0] if told else None
     ends = _ends(keys)
     rows = tuple(
-        _row(node, answers[node.name], known, ends.get(node.name, 0.0)) for node in cluster.nodes
+        _row(cluster, node, answers[node.name], known, members, ends) for node in cluster.nodes
     )
     return Status(cluster, known is not None, rows)
 
@@ -64,7 +65,9 @@ async def _ask(cluster: Cluster) -> dict[str, Facts | BazaarError]:
         try:
             async with remote.connect(node.machine, timeout=5) as there:
                 result = await there.run(
-                    ask.script(api=node.control_plane), root=True, what="reading its facts"
+                    ask.script(api=node.control_plane or node.etcd),
+                    root=True,
+                    what="reading its facts",
                 )
                 return ask.parse(result.output, node.name)
         except BazaarError as error:
@@ -74,7 +77,14 @@ async def _ask(cluster: Cluster) -> dict[str, Facts | BazaarError]:
     return {node.name: answer for node, answer in zip(cluster.nodes, answers, strict=True)}
 
 
-def _row(node: Node, answer: Facts | BazaarError, known: Facts | None, ends: float) -> NodeStatus:
+def _row(
+    cluster: Cluster,
+    node: Node,
+    answer: Facts | BazaarError,
+    known: Facts | None,
+    members: set[str],
+    ends: Mapping[str, float],
+) -> NodeStatus:
     failing: tuple[str, ...] = ()
     reason = ""
     if isinstance(answer, Facts):
@@ -90,10 +100,13 @@ def _row(node: Node, answer: Facts | BazaarError, known: Facts | None, ends: flo
             state = "ready" if seen.ready else "not ready"
         if seen.ready and seen.unschedulable:
             state = "cordoned"
-    role = "control-plane" if node.control_plane else "worker"
-    members = known.members if known else ()
-    etcd = ("started" if node.name in members else "absent") if node.control_plane else ""
-    return NodeStatus(node.name, node.ip, role, state, version, failing, etcd, ends, reason)
+    role = "etcd" if node.etcd else "control-plane" if node.control_plane else "worker"
+    if node.etcd and not reason:  # it is no node, and never will be
+        state = "ready" if isinstance(answer, Facts) and answer.units else "not ready"
+    holds = any(one.name == node.name for one in cluster.stores)
+    etcd = ("started" if node.name in members else "absent") if holds else ""
+    until = ends.get(node.name, 0.0)
+    return NodeStatus(node.name, node.ip, role, state, version, failing, etcd, until, reason)
 
 
 def _ends(keys: Mapping[str, Any]) -> dict[str, float]:

@@ -82,7 +82,9 @@ def packages(context: Context) -> list[str]:
     wanted = ["containerd", "runc", "nft", "conntrack"]
     if len(context.cluster.control_planes) > 1:
         wanted.append("haproxy")
-    names = {"nft": "nftables"}
+    if context.network == "wireguard":
+        wanted.append("wg")
+    names = {"nft": "nftables", "wg": "wireguard-tools"}
     return [names.get(name, name) for name in wanted if name not in context.facts.programs]
 
 
@@ -219,7 +221,7 @@ def _kubelet(context: Context) -> Iterator[File]:
         "config": KUBELET,
         "kubeconfig": "/etc/kubernetes/kubelet.conf",
         "hostname-override": node.name,
-        "node-ip": node.ip,
+        "node-ip": ",".join(filter(None, (node.ip, node.address6 if cluster.dual else ""))),
     }
     yield unit(
         "kubelet.service",
@@ -281,7 +283,7 @@ def _dns(context: Context) -> Iterator[File]:
         f"  bind {context.node.ip}\n"
         "  errors\n"
         # Pods and machines may ask; the world may not.
-        f"  acl {{\n    allow net {cluster.pod_range} {' '.join(_machines(context))}\n"
+        f"  acl {{\n    allow net {' '.join(cluster.pod_ranges)} {' '.join(_machines(context))}\n"
         "    block\n  }\n"
         "  health 127.0.0.1:8080\n"
         "  ready 127.0.0.1:8181\n"

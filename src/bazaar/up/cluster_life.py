@@ -160,7 +160,7 @@ async def _snapshot(cluster: Cluster, target: Path, progress: Progress) -> None:
         session.plan(keep=False)
         progress(f"{cluster.name}: taking a snapshot of etcd")
         last: BazaarError | None = None
-        for node in cluster.control_planes:
+        for node in cluster.stores:
             there = session.connections[node.name]
             try:
                 script = etcd.save(session.contexts[node.name])

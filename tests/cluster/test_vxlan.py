@@ -1,0 +1,51 @@
+"""Two real machines whose pods reach one another through VXLAN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bazaar.cluster import vault
+from bazaar.host import machines
+from bazaar.up import clusters
+from bazaar.up.cluster_request import Request
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
+from tests.host.conftest import need_machines
+
+pytestmark = [pytest.mark.xdist_group("cluster-vxlan"), pytest.mark.timeout(1800)]
+NAME = "tunnel"
+
+
+@pytest.fixture(scope="module")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    need_machines()
+    folder = tmp_path_factory.mktemp("vxlan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAZAAR_STATE", str(folder / "state"))
+        patch.setenv(vault.KEY_FILE, str(folder / "key"))
+        try:
+            clusters.apply(Request(name=NAME, local=2, network="vxlan"), QUIET)
+            bring(NAME)
+            yield Kubectl(NAME, folder)
+        finally:
+            machines.destroy(None, QUIET)
+
+
+def test_pods_reach_one_another_through_the_tunnel(kubectl: Kubectl):
+    assert healthy(NAME) and clusters.plan(Request(name=NAME), QUIET)[1] == []
+    on_both = [pod("near", node="m1"), pod("far", node="m2"), service("far", "far")]
+    kubectl.apply(*on_both)
+    kubectl.wait_for("pod/near", "condition=Ready")
+    kubectl.wait_for("pod/far", "condition=Ready")
+    address = kubectl.json("get", "pod", "far")["status"]["podIP"]
+    assert "dev bazaar-vxlan" in on("m1", f"ip route get {address}")
+    for place in (f"{address}:8080", "far:80"):
+        said = kubectl("exec", "near", "--", "/agnhost", "connect", "--timeout=10s", place)
+        assert said == ""
+    # A machine itself reaches them, too, and what it sends fits.
+    url = f"http://{address}:8080"
+    assert on("m1", f"curl -fsS --max-time 10 {url}/hostname").strip() == "far"
+    big = f"curl -fsS --max-time 10 '{url}/echo' -G --data-urlencode msg@/etc/services"
+    assert on("m1", f"head -c 6000 /etc/services >/tmp/s; {big.replace('/etc/services', '/tmp/s')}")
+    assert "mtu 1450" in on("m1", "ip link show cni0")

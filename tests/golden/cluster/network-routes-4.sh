@@ -1,0 +1,26 @@
+#!/bin/sh -e
+PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
+modprobe -qa br_netfilter overlay vxlan wireguard 2>/dev/null || true
+echo 1 >/proc/sys/net/ipv4/ip_forward
+for name in iptables ip6tables; do
+  path=/proc/sys/net/bridge/bridge-nf-call-$name
+  [ ! -e $path ] || echo 1 >$path
+done
+nft -f - <<'END'
+table ip bazaar_pods
+delete table ip bazaar_pods
+table ip bazaar_pods {
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 10.244.0.0/24 ip daddr 10.244.0.0/16 accept
+    ip saddr 10.244.0.0/24 ip daddr != 224.0.0.0/4 oifname != "cni0" masquerade
+  }
+}
+END
+ip -4 route show proto 98 | while read -r range rest; do
+  echo "$range" | grep -qxE '10\.244\.1\.0/24|10\.244\.2\.0/24|10\.244\.3\.0/24|10\.244\.4\.0/24' || ip -4 route del "$range" proto 98
+done
+ip route replace 10.244.1.0/24 via 10.1.0.12 proto 98
+ip route replace 10.244.2.0/24 via 10.1.0.13 proto 98
+ip route replace 10.244.3.0/24 via 10.1.0.14 proto 98
+ip route replace 10.244.4.0/24 via 10.1.0.15 proto 98
