@@ -9,7 +9,7 @@ In the order of the work:
     checks         what forbids a cluster there
     pki, vault     certificates, issued here; sealed at rest
     parts          what the following hand one another
-    outside, network, worker, control_plane
+    outside, network, worker, members, control_plane, hardening
                    files and units, each its part
     storage, metrics
                    add-ons: volumes on local disks, figures

@@ -8,16 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bazaar.cluster import members, metrics
+from bazaar.cluster import hardening, members, metrics
 from bazaar.cluster.facts import ADMIN
 from bazaar.cluster.parts import PKI, Context, File, Unit, flags, kubeconfig, text, unit, yaml
 
 _KEPT = "30"  # audit logs: days, files
-_CIPHERS = (
-    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"
-    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,"
-    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"
-)
 
 
 def files(context: Context) -> Iterator[File]:
@@ -28,6 +23,7 @@ def files(context: Context) -> Iterator[File]:
     yield _controller_manager(context)
     yield _scheduler(context)
     yield from metrics.files(context)
+    yield from hardening.files(context)
 
 
 def units(context: Context) -> Iterator[Unit]:
@@ -44,7 +40,7 @@ def units(context: Context) -> Iterator[Unit]:
     yield Unit(
         "kube-apiserver.service",
         "control-plane",
-        (*api_pki, *settings, f"{PKI}/sa.pub"),
+        (*api_pki, *settings, *hardening.settings(context.cluster), f"{PKI}/sa.pub"),
         f"{kubectl} get --raw /readyz",
     )
     yield Unit(
@@ -169,8 +165,9 @@ def _api_server(context: Context) -> File:
         "shutdown-watch-termination-grace-period": "2s",
         "tls-cert-file": f"{PKI}/apiserver.crt",
         "tls-private-key-file": f"{PKI}/apiserver.key",
-        "tls-cipher-suites": _CIPHERS,
+        "tls-cipher-suites": hardening.CIPHERS,
     }
+    values |= hardening.api_server(cluster)
     if cluster.audit:
         values |= {
             "audit-policy-file": "/etc/kubernetes/audit.yaml",
@@ -212,6 +209,7 @@ def _controller_manager(context: Context) -> File:
         "root-ca-file": f"{PKI}/ca.crt",
         "service-account-private-key-file": f"{PKI}/sa.key",
         "use-service-account-credentials": "true",
+        **hardening.controller_manager(context.cluster),
     }
     return unit(
         "kube-controller-manager.service",

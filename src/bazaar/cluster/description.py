@@ -153,6 +153,8 @@ def check(cluster: Cluster) -> None:
     found += _manifests(cluster)
     if cluster.hardening not in HARDENING:
         found.append(f"hardening {cluster.hardening!r}: one of {', '.join(HARDENING)}")
+    if cluster.hardening == "cis" and not cluster.audit:
+        found.append("hardening cis needs audit: what was asked of the API is kept")
     if cluster.network not in NETWORKS:
         found.append(f"network {cluster.network!r}: one of {', '.join(NETWORKS)}")
     if found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bazaar.cluster import control_plane, members, network, worker
+from bazaar.cluster import control_plane, hardening, members, network, worker
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import UNITS, Context, File, Unit, digest
 from bazaar.model.record import record
@@ -42,7 +42,7 @@ def desired(context: Context) -> Desired:
     if works:
         units += worker.units(context)
     for file in produced:
-        found[file.path] = file
+        found[file.path] = hardening.tightened(context.cluster, file)
     listed = "".join(f"{unit.name}\n" for unit in units)
     belongs = f"{context.cluster.name} {context.keys['identity']}\n"
     for name, content in (("units", listed), ("identity", belongs)):

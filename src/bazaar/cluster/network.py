@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
 from bazaar.cluster.description import Cluster, Node
 from bazaar.cluster.facts import Facts
@@ -233,7 +233,9 @@ def _end(cluster: Cluster, node: Node) -> str:
 
 
 def _ends(cluster: Cluster, node: Node) -> tuple[str, ...]:
-    return tuple(one.partition("/")[0] for one in cluster.pod_ranges_of(node))
+    """That of IPv4 and, where there are both, of IPv6: there the first is any router's."""
+    further = (str(IPv6Network(one)[-2]) for one in cluster.pod_ranges_of(node)[1:])
+    return (_end(cluster, node), *further)
 
 
 def _hardware(cluster: Cluster, node: Node) -> str:

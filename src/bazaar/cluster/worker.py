@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bazaar.cluster import outside, storage
+from bazaar.cluster import hardening, outside, storage
 from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import (
     BALANCER_PORT,
@@ -216,6 +216,7 @@ def _kubelet(context: Context) -> Iterator[File]:
         document["localStorageCapacityIsolation"] = False  # it cannot tell what is whose there
     if cluster.feature_gates:
         document["featureGates"] = dict(cluster.feature_gates)
+    document |= hardening.kubelet(cluster)
     yield yaml(KUBELET, document)
     values = {
         "config": KUBELET,

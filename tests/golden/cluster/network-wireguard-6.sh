@@ -31,9 +31,9 @@ END
 wg setconf bazaar-wg /etc/bazaar-node/wireguard.conf
 ip addr flush dev bazaar-wg
 ip addr add 10.244.0.0 dev bazaar-wg
-ip addr add fd00:244:: dev bazaar-wg
+ip addr add fd00:244::ffff:ffff:ffff:fffe dev bazaar-wg
 ip link set bazaar-wg mtu 1420 up
 ip route flush dev bazaar-wg proto 98
 ip -6 route flush dev bazaar-wg proto 98
 ip route replace 10.244.1.0/24 dev bazaar-wg src 10.244.0.0 proto 98
-ip -6 route replace fd00:244:0:1::/64 dev bazaar-wg src fd00:244:: proto 98
+ip -6 route replace fd00:244:0:1::/64 dev bazaar-wg src fd00:244::ffff:ffff:ffff:fffe proto 98
