@@ -84,14 +84,19 @@ def addons(progress: Progress) -> dict[str, Path]:
 
 def _programs(wanted: tuple[Part, ...], progress: Progress) -> dict[str, Path]:
     """Each program of some parts, where it lies in the cache."""
-    found: dict[str, Path] = {}
+    found = {name: _target(part) / name for part in wanted for name in part.packages}
+    if all(path.is_file() for path in found.values()):
+        return found  # whoever builds others is not waited for
     with locks.waiting(_folder() / "lock"):
         _sweep()
         ways = _Ways(progress)
         for part in wanted:
-            folder = _part(part, ways)
-            found.update({name: folder / name for name in part.packages})
+            _part(part, ways)
     return found
+
+
+def _target(part: Part) -> Path:
+    return _folder() / "parts" / f"{part.module}-{_part_key(part)}"
 
 
 class _Ways:
@@ -151,7 +156,7 @@ class _Ways:
 
 def _part(part: Part, ways: _Ways) -> Path:
     """The folder of a part's programs; got when it is not there."""
-    target = _folder() / "parts" / f"{part.module}-{_part_key(part)}"
+    target = _target(part)
     if all((target / name).is_file() for name in part.packages):
         return target
     _remove(target)
