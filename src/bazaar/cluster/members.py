@@ -73,7 +73,7 @@ def initial(context: Context) -> str:
     peers = [node for node in stores if not joined or node.name in joined]
     listed = ",".join(f"{node.name}=https://{node.ip}:2380" for node in peers)
     return (
-        f"[ -d {ETCD}/member ] || cat >{_ENVIRONMENT} <<'END'\n"
+        f"[ -d {ETCD}/member ] || (umask 077; cat >{_ENVIRONMENT}) <<'END'\n"
         f"ETCD_INITIAL_CLUSTER={listed}\n"
         f"ETCD_INITIAL_CLUSTER_STATE={'existing' if context.members else 'new'}\n"
         f"ETCD_INITIAL_CLUSTER_TOKEN={context.keys['identity']}\n"
