@@ -15,7 +15,7 @@ from bazaar.up.cluster_request import Request
 from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
 from tests.host.conftest import need_machines
 
-pytestmark = [pytest.mark.xdist_group("cluster-one"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.xdist_group("cluster-one"), pytest.mark.timeout(3600)]
 NAME = "one"
 
 
