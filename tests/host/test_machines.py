@@ -137,6 +137,21 @@ def test_they_may_do_what_runs_containers(two: list[LocalMachine]):
     assert int(run(two[0], "cat /sys/fs/cgroup/*/cgroup.procs | wc -l")) < 200
 
 
+@pytest.mark.parametrize("words", [(), ("--now",)])
+def test_one_that_is_stopped_starts_again_with_what_it_held(
+    two: list[LocalMachine], words: tuple[str, ...]
+):
+    run(two[1], "echo here >/var/lib/kept; sync")
+    before = run(two[1], "cat /etc/machine-id")
+    assert "m2: stopped" in bazaar("stop", "m2", *words).stderr
+    assert [one["state"] for one in listed().values()] == ["running", "stopped"]
+    assert "none of them ran" in bazaar("stop", "m2").stderr
+    assert "m2: running" in bazaar("start", "m2").stderr
+    assert run(two[1], "cat /var/lib/kept /etc/machine-id") == f"here\n{before}"
+    assert "all of them ran" in bazaar("start", "m1", "m2").stderr
+    assert "there is no machine m9" in bazaar("start", "m9", check=False).stderr
+
+
 def test_one_that_reboots_is_itself_again(two: list[LocalMachine]):
     before = run(two[1], "cat /proc/sys/kernel/random/boot_id; echo kept >/root/kept; sync")
     with pytest.raises(RemoteError):

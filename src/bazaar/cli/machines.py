@@ -55,6 +55,35 @@ def list_(output: str) -> None:
     _print(machines.listing(), output)
 
 
+@command.command("stop")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--now", is_flag=True, help="At once, as if their power went.")
+def stop(names: tuple[str, ...], now: bool) -> None:
+    """Shut machines down; what they hold stays."""
+    from bazaar.host import machines
+
+    progress = Progress()
+    try:
+        stopped = machines.stop(names, progress.step, now=now)
+    finally:
+        progress.clear()
+    progress.done(f"{', '.join(stopped)}: stopped" if stopped else "none of them ran")
+
+
+@command.command("start")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def start(names: tuple[str, ...]) -> None:
+    """Boot machines that were stopped, or ended otherwise; wait for their SSH."""
+    from bazaar.host import machines
+
+    progress = Progress()
+    try:
+        started = machines.start(names, progress.step)
+    finally:
+        progress.clear()
+    progress.done(f"{', '.join(started)}: running" if started else "all of them ran")
+
+
 @command.command("destroy")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of this state folder.")

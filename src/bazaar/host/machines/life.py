@@ -1,4 +1,4 @@
-"""Making local machines, telling how they are, taking them away.
+"""Making local machines, telling how they are, stopping and starting them, taking them away.
 
 A machine is finished when its ``machine.json`` is written, the last step. What was interrupted
 before is taken away by whoever comes next, by what is there and not by what is remembered.
@@ -23,6 +23,7 @@ from bazaar.host.background import Background
 from bazaar.host.machines import base, network, nspawn, places
 from bazaar.host.machines.base import Progress
 from bazaar.host.machines.places import LocalMachine
+from bazaar.model.machine import Machine
 
 INOTIFY_INSTANCES = 8192
 BOOT_SECONDS = 90.0  # many boot at once on few processors
@@ -34,12 +35,14 @@ def create(
     *,
     packages: Sequence[str] = (),
     binds: Mapping[Path, str] | None = None,
+    owner: str = "",
 ) -> list[LocalMachine]:
     """Make and boot ``count`` machines, named by the next free of m1, m2, …; wait for their SSH.
 
     ``packages`` are in their root besides, ``binds`` are folders of this machine shown to them
-    read-only. What was left unfinished is taken away first. Raises MissingError for what this
-    machine lacks, MachineError where one does not come up: the others do.
+    read-only, ``owner`` is whom they are made for (`owned`). What was left unfinished is taken
+    away first. Raises MissingError for what this machine lacks, MachineError where one does not
+    come up: the others do.
     """
     _needs()
     _enough_inotify()
@@ -48,7 +51,7 @@ def create(
         for name in _unfinished():
             progress(f"{name}: taking away what was left unfinished")
             _remove(name)
-        made = _Making(root, network.make(), binds or {})
+        made = _Making(root, network.make(), binds or {}, owner)
         try:
             return made.run(_free_names(count), progress)
         except BaseException:
@@ -71,6 +74,42 @@ def listing() -> list[LocalMachine]:
     return found
 
 
+def owned(owner: str) -> list[str]:
+    """The names of the finished machines that were made for ``owner``."""
+    return [name for name in places.names() if places.stored(name) and places.owner(name) == owner]
+
+
+def stop(names: Collection[str], progress: Progress, *, now: bool = False) -> list[str]:
+    """Shut machines down, what they hold stays; ``now``: as if their power went. Those that ran."""
+    _root()
+    with _changing("machines stop"):
+        running = [name for name in _finished(names) if nspawn.running(name)]
+        progress(f"stopping {', '.join(running)}" if running else "none of them runs")
+        if not now:
+            nspawn.shut_down(running)
+        for work in [Background(lambda name=name: nspawn.kill(name)) for name in running]:
+            work.result()
+    return running
+
+
+def start(names: Collection[str], progress: Progress) -> list[str]:
+    """Boot machines that ended and wait for their SSH; the names of those that did not run.
+
+    Raises MachineError where one does not come up.
+    """
+    _root()
+    with _changing("machines start"):
+        down = [name for name in _finished(names) if not nspawn.running(name)]
+        progress(f"{', '.join(down)}: booting" if down else "all of them run")
+        for name in down:
+            nspawn.kill(name)  # what is left of the groups it had
+            nspawn.start(name, places.binds(name))
+        failures = asyncio.run(_all_up(down))
+    for name, error in failures.items():
+        raise MachineError(f"{name}: {error.message}", hint=error.hint)
+    return down
+
+
 def destroy(names: Collection[str] | None, progress: Progress) -> list[str]:
     """Take machines away with all they hold, None: all of them; the names of those that were.
 
@@ -79,11 +118,7 @@ def destroy(names: Collection[str] | None, progress: Progress) -> list[str]:
     _root()
     with _changing("machines destroy"):
         there = sorted(_traces(), key=places.number)
-        if unknown := [name for name in names or () if name not in there]:
-            raise MissingError(
-                f"there is no machine {', '.join(unknown)}",
-                hint=f"there are {', '.join(there)}" if there else "`bazaar machines list`",
-            )
+        _known(names or (), there)
         chosen = there if names is None else [name for name in there if name in names]
         progress(f"taking away {', '.join(chosen)}" if chosen else "looking for machines")
         failures: list[BazaarError] = []
@@ -105,8 +140,8 @@ def destroy(names: Collection[str] | None, progress: Progress) -> list[str]:
 class _Making:
     """Several machines on their way: prepared one after the other, booting at the same time."""
 
-    def __init__(self, base: Path, own: IPv4Network, binds: Mapping[Path, str]) -> None:
-        self.base, self.own, self.binds = base, own, binds
+    def __init__(self, base: Path, own: IPv4Network, binds: Mapping[Path, str], owner: str) -> None:
+        self.base, self.own, self.binds, self.owner = base, own, binds, owner
         self.began: dict[str, float] = {}
         self.addresses: dict[str, str] = {}
         self.failures: dict[str, BazaarError] = {}
@@ -140,6 +175,7 @@ class _Making:
         self.addresses[name] = network.attach(name, self.own)
         _personalise(root, name, public)
         shutil.copy(root / "etc/ssh/ssh_host_ed25519_key.pub", folder / "host_key.pub")
+        places.note(name, self.owner, self.binds)
         # Known before it answers for the first time.
         _write_known_hosts(self.addresses)
         nspawn.start(name, self.binds)
@@ -148,28 +184,55 @@ class _Making:
         await asyncio.gather(*(self._ready(name) for name in names))
 
     async def _ready(self, name: str) -> None:
-        from bazaar.host import remote
+        address = self.addresses[name]
+        if error := await _up(places.reached_at(name, address)):
+            self.failures[name] = error
+            return
+        places.store(name, address, time.monotonic() - self.began[name], time.time())
 
-        machine = places.reached_at(name, self.addresses[name])
-        deadline = time.monotonic() + BOOT_SECONDS
-        while True:
-            try:
-                async with remote.connect(machine, timeout=5) as there:
-                    boot = "systemctl is-system-running --wait || true"
-                    await there.run(boot, timeout=BOOT_SECONDS, what="booting")
-                break
-            except UnreachableError as error:
-                if nspawn.running(name) and time.monotonic() < deadline:
-                    await asyncio.sleep(0.1)
-                    continue
-                why = error.message if nspawn.running(name) else "it ended while it booted"
-                self.failures[name] = MachineError(f"{why}{_console(name)}")
-                return
-            except BazaarError as error:
-                self.failures[name] = error
-                return
-        ready = time.monotonic() - self.began[name]
-        places.store(name, machine.address, ready, time.time())
+
+async def _all_up(names: Sequence[str]) -> dict[str, BazaarError]:
+    """Wait until machines that are finished and were started have booted; those that did not."""
+    there = {one.machine.name: one.machine for one in listing()}
+    errors = await asyncio.gather(*(_up(there[name]) for name in names))
+    return {name: error for name, error in zip(names, errors, strict=True) if error}
+
+
+async def _up(machine: Machine) -> BazaarError | None:
+    """Wait until a machine has booted; why it has not."""
+    from bazaar.host import remote
+
+    name = machine.name
+    deadline = time.monotonic() + BOOT_SECONDS
+    while True:
+        try:
+            async with remote.connect(machine, timeout=5) as there:
+                boot = "systemctl is-system-running --wait || true"
+                await there.run(boot, timeout=BOOT_SECONDS, what="booting")
+            return None
+        except UnreachableError as error:
+            if nspawn.running(name) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                continue
+            why = error.message if nspawn.running(name) else "it ended while it booted"
+            return MachineError(f"{why}{_console(name)}")
+        except BazaarError as error:
+            return error
+
+
+def _known(names: Collection[str], there: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in there]:
+        raise MissingError(
+            f"there is no machine {', '.join(unknown)}",
+            hint=f"there are {', '.join(there)}" if there else "`bazaar machines list`",
+        )
+
+
+def _finished(names: Collection[str]) -> list[str]:
+    """Those of the machines that are named, if all are there and finished."""
+    there = [name for name in places.names() if places.stored(name)]
+    _known(names, there)
+    return [name for name in there if name in names]
 
 
 def _needs() -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bazaar.errors import MachineError
@@ -22,6 +22,7 @@ from bazaar.host.machines import places
 
 _REBOOT = 133  # systemd-nspawn(1), with --keep-unit: start it again
 _PATIENCE = 15.0  # seconds for processes that were killed to be gone
+_SHUT_DOWN = 30.0  # and for a machine to end by itself
 _DEVICES = ("/dev/kmsg", "/dev/fuse", "/dev/kvm")  # shown to the machine where they are here
 
 # Arguments: the group it stays in, the groups of the machine, --, and what to run in those.
@@ -82,6 +83,17 @@ def start(name: str, binds: Mapping[Path, str]) -> None:
 def running(name: str) -> bool:
     """Whether anything of a machine runs: it outlives a nspawn that was killed."""
     return bool(_members(places.identity(name)) or _processes(_root_word(name)))
+
+
+def shut_down(names: Collection[str]) -> None:
+    """Have machines end in good order, which takes them a while; those that do not run on."""
+    for name in names:
+        for pid in _processes(_root_word(name)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # systemd-nspawn(1), --kill-signal: it powers off
+    deadline = time.monotonic() + _SHUT_DOWN
+    while any(map(running, names)) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def kill(name: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bazaar.host import files, paths
 from bazaar.model.machine import Machine
@@ -77,6 +79,27 @@ def stored(name: str) -> tuple[str, float | None, float | None] | None:
     if about is None:
         return None
     return str(about["address"]), about["ready_seconds"], about["created_at"]
+
+
+def note(name: str, owner: str, binds: Mapping[Path, str]) -> None:
+    """Note whom a machine is made for, and what is shown to it whenever it starts."""
+    shown = {str(source): target for source, target in binds.items()}
+    files.write_json(folder() / name / "about.json", {"owner": owner, "binds": shown})
+
+
+def owner(name: str) -> str:
+    """Whom a machine was made for; "": nobody in particular."""
+    return str(_about(name).get("owner", ""))
+
+
+def binds(name: str) -> dict[Path, str]:
+    """The folders of this machine that are shown to one, and where."""
+    shown: dict[str, str] = _about(name).get("binds", {})
+    return {Path(source): target for source, target in shown.items()}
+
+
+def _about(name: str) -> dict[str, Any]:
+    return files.read_json(folder() / name / "about.json") or {}
 
 
 def reached_at(name: str, address: str) -> Machine:
