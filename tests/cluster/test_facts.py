@@ -71,16 +71,16 @@ def test_any_lines_are_facts(lines: list[str]):
 def test_what_forbids_a_cluster(line: str, said: str):
     of = cluster()
     with pytest.raises(SpecError) as caught:
-        checks.refuse(of, {"cp1": fresh(of.nodes[0], f"{line}\n")}, {})
+        checks.refuse(of.nodes, of, {"cp1": fresh(of.nodes[0], f"{line}\n")}, {})
     assert said in str(caught.value) and "cp1 (10.1.0.11)" in str(caught.value)
 
 
 def test_clocks_that_differ_forbid_it_and_all_is_said_at_once():
     of = cluster(1, 1)
     facts = {node.name: fresh(node) for node in of.nodes}
-    checks.refuse(of, facts, {"cp1": 2.0, "w1": -3.0})
+    checks.refuse(of.nodes, of, facts, {"cp1": 2.0, "w1": -3.0})
     facts["cp1"] = replace(facts["cp1"], values={**facts["cp1"].values, "init": "other"})
     with pytest.raises(SpecError) as caught:
-        checks.refuse(of, facts, {"w1": -300.0})
+        checks.refuse(of.nodes, of, facts, {"w1": -300.0})
     assert len(caught.value.problems) == 2
     assert "its clock is 300 s behind" in str(caught.value)

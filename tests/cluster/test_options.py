@@ -36,7 +36,7 @@ def told(of: Cluster, **facts: NodeFacts) -> ApiPlan:
     text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
     known = {node.name: fresh(node) for node in of.nodes}
     known["cp1"] = replace(known["cp1"], nodes=facts, addons=digest)
-    return plan_api(of, known, text, digest)
+    return plan_api(of, of.nodes, known, text, digest)
 
 
 def ready(of: Cluster, index: int, **more: object) -> NodeFacts:

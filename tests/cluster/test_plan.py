@@ -101,7 +101,7 @@ def test_the_api_is_told_what_it_does_not_know():
     of = cluster(1, 1)
     facts: dict[str, Facts] = {node.name: fresh(node) for node in of.nodes}
     text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
-    first = plan_api(of, facts, text, digest)
+    first = plan_api(of, of.nodes, facts, text, digest)
     assert first.manifests and first.missing == ("cp1", "w1")
     assert first.ranges == {"cp1": "10.244.0.0/24", "w1": "10.244.1.0/24"}
     ready = {
@@ -117,10 +117,10 @@ def test_the_api_is_told_what_it_does_not_know():
         for node in of.nodes
     }
     facts["cp1"] = replace(facts["cp1"], nodes=ready, addons=digest)
-    assert plan_api(of, facts, text, digest).empty
+    assert plan_api(of, of.nodes, facts, text, digest).empty
     gone = {"cp1": ready["cp1"]}
     facts["cp1"] = replace(facts["cp1"], nodes=gone)
-    assert plan_api(of, facts, text, digest).missing == ("w1",)
+    assert plan_api(of, of.nodes, facts, text, digest).missing == ("w1",)
 
 
 @pytest.mark.parametrize(("planes", "workers"), SIZES)
@@ -133,7 +133,7 @@ def test_every_script_is_a_shell_s(planes: int, workers: int):
         plan = replace(plan, packages=("haproxy",), remove=("/a b",), stops=("old.service",))
         texts = [script(plan, wanted, here, phase) for phase in PHASES]
         text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
-        api = plan_api(of, {n.name: fresh(n) for n in of.nodes}, text, digest)
+        api = plan_api(of, of.nodes, {n.name: fresh(n) for n in of.nodes}, text, digest)
         texts += [manifests_script(api, here), nodes_script(api, here)]
         texts.append(wanted.files["/etc/bazaar-node/network"].content.decode())
         for one in texts:

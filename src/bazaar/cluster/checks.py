@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bazaar.cluster.description import Cluster, Node
 from bazaar.cluster.facts import Facts
@@ -22,14 +22,19 @@ _CONTROL_PORTS = {
 }
 
 
-def refuse(cluster: Cluster, facts: Mapping[str, Facts], ages: Mapping[str, float]) -> None:
-    """Raise SpecError with all that forbids the cluster, of all machines.
+def refuse(
+    nodes: Iterable[Node],
+    cluster: Cluster,
+    facts: Mapping[str, Facts],
+    ages: Mapping[str, float],
+) -> None:
+    """Raise SpecError with all that forbids the cluster on these of its machines.
 
     ``ages`` is by how many seconds each machine's clock differs from ours.
     """
     problems = [
         Problem(text, path=f"{node.name} ({node.ip})")
-        for node in cluster.nodes
+        for node in nodes
         for text in _of(cluster, node, facts[node.name], ages.get(node.name, 0.0))
     ]
     if problems:

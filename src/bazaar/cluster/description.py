@@ -42,6 +42,11 @@ class Node:
     def ip(self) -> str:
         return self.address or self.machine.address
 
+    @property
+    def bears(self) -> bool:
+        """Whether the cluster rests on it: a worker can be done without for a while."""
+        return self.control_plane or self.etcd
+
 
 @record
 class Cluster:

@@ -63,9 +63,20 @@ if [ -s @FOLDER@/files ]; then
   done
   tr '\n' '\0' <@FOLDER@/files | xargs -0 stat -c 'file mode %a %n' --
 fi
+# One that starts again by itself is soon what it will be: kube-proxy does when its node changes.
+state() {
+  state=$(systemctl is-active "$1")
+  while [ "$state" = activating ] && [ "$patience" -gt 0 ]; do
+    sleep 0.3
+    patience=$((patience - 1))
+    state=$(systemctl is-active "$1")
+  done
+}
+patience=10
 if [ -s @FOLDER@/units ]; then
   while read -r unit; do
-    echo "unit $unit $(systemctl is-active "$unit") $(cat "@FOLDER@/started/$unit")"
+    state "$unit"
+    echo "unit $unit $state $(cat "@FOLDER@/started/$unit")"
   done <@FOLDER@/units
 fi
 if [ "${ASK_API-}" ] && [ -e @ADMIN@ ] && systemctl -q is-active kube-apiserver.service; then

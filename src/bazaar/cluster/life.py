@@ -20,7 +20,7 @@ DRAIN_SECONDS = 120
 
 def kubectl(session: Session) -> str:
     """`kubectl` on a control plane, as whoever may do anything."""
-    context = session.contexts[session.cluster.control_planes[0].name]
+    context = session.contexts[session.plane.name]
     return f"{context.program('kubectl')} --kubeconfig {ADMIN} --request-timeout 20s"
 
 
@@ -40,8 +40,8 @@ async def remove(session: Session, node: Node) -> None:
     A machine that does not answer goes all the same: it is lost.
     """
     session.progress(f"{node.name}: leaving the cluster")
-    first = session.connections[session.cluster.control_planes[0].name]
-    context = session.contexts[session.cluster.control_planes[0].name]
+    first = session.connections[session.plane.name]
+    context = session.contexts[session.plane.name]
     if node.etcd:
         raise ClusterError(
             f"{node.name} holds etcd alone: such a machine does not leave yet",
@@ -95,7 +95,7 @@ async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
         and not plan.cluster.taints_of(node)
         and any(not plan.cluster.taints_of(other) for other in others)
     )
-    first = session.connections[plan.cluster.control_planes[0].name]
+    first = session.connections[session.plane.name]
     if movable:
         await first.run(
             drain(session, node),

@@ -34,6 +34,8 @@ def chosen(cluster: Cluster, facts: Mapping[str, Facts]) -> str:
         return cluster.network
     addresses = [IPv4Address(node.ip) for node in cluster.members]
     for node in cluster.members:
+        if node.name not in facts:  # it cannot be asked just now
+            continue
         own = _network_of(node, facts[node.name])
         if own is None or any(address not in own for address in addresses):
             return "vxlan"

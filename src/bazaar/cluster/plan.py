@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from bazaar.cluster.description import CONTROL_PLANE_TAINT, Cluster, Node
 from bazaar.cluster.desired import Desired
 from bazaar.cluster.facts import FOLDER, OWN_LABELS, OWN_TAINTS, Facts, NodeFacts
 from bazaar.cluster.parts import UNITS, Context, File, Unit
 from bazaar.model.change import Change
-from bazaar.model.record import field, record
+from bazaar.model.record import field, record, replace
 
 _SHOWN = 3  # paths named in a line
 
@@ -119,23 +119,27 @@ def _reason(unit: Unit, wanted: Desired, facts: Facts) -> str:
     return f"{_listed(changed)} changed" if changed else "it runs with older files"
 
 
-def plan_api(cluster: Cluster, facts: Mapping[str, Facts], manifests: str, digest: str) -> ApiPlan:
-    """The API's objects, by what a control plane said of them."""
-    seen = next((facts[n.name] for n in cluster.control_planes if facts[n.name].nodes), None)
+def plan_api(
+    cluster: Cluster,
+    there: Sequence[Node],
+    facts: Mapping[str, Facts],
+    manifests: str,
+    digest: str,
+) -> ApiPlan:
+    """The API's objects, by what a control plane said of them, for the nodes that are ``there``."""
+    planes = [facts[node.name] for node in there if node.control_plane]
+    seen = next((one for one in planes if one.nodes), None)
     nodes: Mapping[str, NodeFacts] = seen.nodes if seen else {}
     applied = seen.addons if seen else ""
+    members = [node for node in there if node in cluster.members]
     return ApiPlan(
         digest,
         "" if applied == digest else manifests,
-        {
-            n.name: ",".join(cluster.pod_ranges_of(n))
-            for n in cluster.members
-            if _moved(cluster, n, nodes)
-        },
-        {n.name: d for n in cluster.members if (d := _labels(cluster, n, nodes.get(n.name)))},
-        {n.name: d for n in cluster.members if (d := _taints(cluster, n, nodes.get(n.name)))},
-        {n.name: d for n in cluster.members if (d := _own(cluster, n, nodes.get(n.name)))},
-        tuple(n.name for n in cluster.members if not (n.name in nodes and nodes[n.name].ready)),
+        {n.name: ",".join(cluster.pod_ranges_of(n)) for n in members if _moved(cluster, n, nodes)},
+        {n.name: d for n in members if (d := _labels(cluster, n, nodes.get(n.name)))},
+        {n.name: d for n in members if (d := _taints(cluster, n, nodes.get(n.name)))},
+        {n.name: d for n in members if (d := _own(cluster, n, nodes.get(n.name)))},
+        tuple(n.name for n in members if not (n.name in nodes and nodes[n.name].ready)),
     )
 
 
@@ -171,6 +175,18 @@ def _own(cluster: Cluster, node: Node, known: NodeFacts | None) -> dict[str, str
     if before == (labels, taints):
         return {}
     return {OWN_LABELS: ",".join(labels), OWN_TAINTS: ",".join(taints)}
+
+
+def plan_without(plan: ApiPlan, lost: Collection[str]) -> ApiPlan:
+    """What the API has to be told of the nodes that are not ``lost``."""
+    return replace(
+        plan,
+        ranges={name: one for name, one in plan.ranges.items() if name not in lost},
+        labels={name: one for name, one in plan.labels.items() if name not in lost},
+        taints={name: one for name, one in plan.taints.items() if name not in lost},
+        own={name: one for name, one in plan.own.items() if name not in lost},
+        missing=tuple(name for name in plan.missing if name not in lost),
+    )
 
 
 def changes(plan: Plan) -> list[Change]:

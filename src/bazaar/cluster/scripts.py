@@ -19,12 +19,20 @@ from bazaar.cluster.plan import NodePlan
 from bazaar.cluster.worker import CNI_PROGRAMS
 
 READY_SECONDS = 90
+_LOCK_SECONDS = 150  # longer than the longest wait for a unit
 _HEAD = r"""
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 set -eu
-# What a unit said last, where it did not start.
+# One at a time: what an earlier one began, whoever waited for it, comes to its end first.
+exec 9>/run/bazaar-node.lock
+flock -w @LOCK@ 9 || { echo 'another change of this machine does not end' >&2; exit 1; }
+faulty='fatal|panic:|error|fail|no space|denied|in use'
+# What a unit's program said last, where it did not start: what names a fault, else anything.
 told() {
-  journalctl -u "$1" -n 8 -o cat --no-pager 2>/dev/null | tail -n 4 >&2
+  said=$(journalctl _SYSTEMD_UNIT="$1" _TRANSPORT=stdout -n 80 -o cat --no-pager 2>/dev/null)
+  faults=$(printf '%s\n' "$said" | grep -iE "$faulty" || true)
+  [ -n "$said" ] || said=$(journalctl -u "$1" -n 4 -o cat --no-pager 2>/dev/null)
+  printf '%s\n' "${faults:-$said}" | tail -n 3 | cut -c 1-400 >&2
   echo "$1 did not start" >&2
   exit 1
 }
@@ -67,7 +75,11 @@ def script(plan: NodePlan, wanted: Desired, context: Context, phase: str) -> str
 
 def head() -> str:
     """What every script begins with."""
-    return _HEAD.replace("@FOLDER@", FOLDER).replace("@SECONDS@", str(READY_SECONDS))
+    return (
+        _HEAD.replace("@FOLDER@", FOLDER)
+        .replace("@SECONDS@", str(READY_SECONDS))
+        .replace("@LOCK@", str(_LOCK_SECONDS))
+    )
 
 
 def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:

@@ -218,10 +218,11 @@ def local_file(name: str) -> Path:
 
 
 def local_names(name: str) -> list[str]:
-    """The local machines made for a cluster."""
-    from bazaar.host import files
+    """The local machines made for a cluster, those too that were made and not noted any more."""
+    from bazaar.host import files, machines
 
-    return list(files.read_json(local_file(name)) or [])
+    noted = list(files.read_json(local_file(name)) or [])
+    return [*noted, *(one for one in machines.owned(name) if one not in noted)]
 
 
 def lacking(request: Request, name: str) -> int:

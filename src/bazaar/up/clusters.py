@@ -228,7 +228,7 @@ async def _applied(prepared: Prepared, progress: Progress) -> Outcome:
 
     cluster, local, gone = prepared.cluster, prepared.local, prepared.gone
     ours, besides = programs(cluster.version, progress)
-    async with open_session(cluster, ours, besides, progress) as session:
+    async with open_session(cluster, ours, besides, progress, some=True) as session:
         await session.look()
         # Those that leave are remembered until they have left.
         whole = replace(session.cluster, nodes=(*session.cluster.nodes, *gone))
@@ -238,6 +238,7 @@ async def _applied(prepared: Prepared, progress: Progress) -> Outcome:
             await life.remove(session, node)
         phases = {} if planned.empty else await session.apply(planned)
         store.save(session.cluster, local=local)
+        session.complete()
     changes = [*changes_of(planned), *_going([node.name for node in gone])]
     return Outcome(session.cluster, changes, 0.0, phases)
 
@@ -249,8 +250,11 @@ def changes_of(planned: Plan) -> list[Change]:
     return changes(planned)
 
 
-def make_machines(count: int, progress: Progress) -> list[LocalMachine]:
-    """Local machines that can become a cluster: with its system's packages, seeing our programs."""
+def make_machines(count: int, progress: Progress, owner: str = "") -> list[LocalMachine]:
+    """Local machines that can become a cluster: with its system's packages, seeing our programs.
+
+    ``owner`` is the cluster they are made for, where it is known.
+    """
     from bazaar.cluster.facts import SETS
     from bazaar.host import machines
 
@@ -259,7 +263,9 @@ def make_machines(count: int, progress: Progress) -> list[LocalMachine]:
     shown.mkdir(parents=True, exist_ok=True)
     while True:
         try:
-            return machines.create(count, progress, packages=PACKAGES, binds={shown: SETS})
+            return machines.create(
+                count, progress, packages=PACKAGES, binds={shown: SETS}, owner=owner
+            )
         except LockedError:  # other clusters' machines are being made
             progress("waiting for other machines to be made")
             time.sleep(0.5)
@@ -269,9 +275,8 @@ def _make_machines(name: str, count: int, request: Request, progress: Progress) 
     from bazaar.host import files
 
     programs(cluster_request.version_of(request), progress)
-    made = make_machines(count, progress)
-    names = [*cluster_request.local_names(name), *(one.machine.name for one in made)]
-    files.write_json(cluster_request.local_file(name), names)
+    make_machines(count, progress, owner=name)
+    files.write_json(cluster_request.local_file(name), cluster_request.local_names(name))
 
 
 def _destroy_machines(names: Sequence[str], name: str, progress: Progress) -> None:
