@@ -30,6 +30,7 @@ from bazaar.model.record import record
 
 SESSIONS = 8  # at once: sshd's own MaxSessions is 10
 OUTPUT_LIMIT = 64 << 20  # bytes; a script that says more than this has lost its way
+_STREAMS = 4  # for one tree
 _CHUNK = 256 << 10
 _GRACE = 10.0  # seconds for a script's end to arrive, past its time limit
 _TIMED_OUT = (124, 137)  # timeout(1): ended by it; killed by it
@@ -107,7 +108,8 @@ class Connection:
 
         Files that are there already, with this content and mode, are not sent again. What is
         there besides stays. All of it belongs to whom it is copied by. Returns the bytes of the
-        files sent. Raises ScriptError where the machine cannot take it.
+        files sent. What lies deepest is written first: a file on top tells that all below is there.
+        Raises ScriptError where the machine cannot take it.
         """
         folder, entries = trees.entries(source, target)
         there = await self.run(
@@ -116,14 +118,22 @@ class Connection:
         wanted = await asyncio.to_thread(trees.differing, entries, there.output)
         if not wanted:
             return 0
+        # One session carries no more than its window in a round trip: large files go by several.
+        *large, rest = trees.shared_out(wanted, _STREAMS)
+        what = f"writing {target}"
+        await asyncio.gather(*(self._unpack(part, folder, timeout, what, root) for part in large))
+        await self._unpack(rest, folder, timeout, what, root)
+        return sum(entry.size for entry in wanted)
+
+    async def _unpack(
+        self, part: list[trees.Entry], folder: str, timeout: float, what: str, root: bool
+    ) -> None:
         place = shlex.quote(folder)
         inner = f"mkdir -p -- {place} && exec tar -xpf - --no-same-owner -C {place}"
-        what = f"writing {target}"
         command = self._by(f"env LC_ALL=C.UTF-8 sh -c {shlex.quote(inner)}", root)
-        result = await self._call(command, trees.packed(wanted), timeout, what)
+        result = await self._call(command, trees.packed(part), timeout, what)
         if result.code != 0:
             raise self._failure(result, what)
-        return sum(entry.size for entry in wanted)
 
     async def fetch(
         self, source: str, target: Path, *, root: bool = False, timeout: float = 600.0
@@ -208,7 +218,8 @@ class Connection:
 
     def _failure(self, result: Result, what: str, reason: str = "") -> ScriptError:
         said = (result.errors.strip() or result.output.strip()).splitlines()
-        ended = f"exit {result.code} after {result.seconds:.1f} s"
+        how = f"exit {result.code}" if result.code >= 0 else f"killed by signal {-result.code}"
+        ended = f"{how} after {result.seconds:.1f} s"
         told = [line.strip() for line in said if "Exiting with failure status" not in line]  # tar
         last = told[-1] if told else ""
         return ScriptError(
@@ -223,7 +234,7 @@ class Connection:
     def _advice(self, errors: str) -> str | None:
         if errors.startswith("sudo: "):
             return f"let {self.machine.user} use sudo without a password, or connect as root"
-        if "No space left" in errors or ("tar: " in errors and "Wrote only" in errors):
+        if "no space left" in errors.lower() or ("tar: " in errors and "Wrote only" in errors):
             return f"free space on {self.machine.name}, and run the same again"
         return None
 

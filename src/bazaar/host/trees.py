@@ -14,6 +14,7 @@ from bazaar.errors import UsageError
 from bazaar.model.record import record
 
 _CHUNK = 256 << 10
+_LARGE = 4 << 20  # bytes of a file that is worth a session of its own
 _MARK = "--names-end--"
 
 
@@ -75,6 +76,25 @@ def differing(wanted: Sequence[Entry], there: str) -> list[Entry]:
         return stat.S_ISDIR(entry.mode) or f"{_digest(entry.path)}  ./{entry.name}" in said
 
     return [entry for entry in wanted if not same(entry)]
+
+
+def shared_out(wanted: Sequence[Entry], count: int) -> list[list[Entry]]:
+    """The entries in parts to be unpacked at the same time; the last one is for when they are.
+
+    Large files are in the others, as evenly as may be; where there are none, there is the last
+    alone: folders first, then what lies deepest.
+    """
+    large = [e for e in wanted if stat.S_ISREG(e.mode) and e.size >= _LARGE and "/" in e.name]
+    parts: list[list[Entry]] = [[] for _ in range(min(count, len(large)))]
+    for entry in sorted(large, key=lambda entry: -entry.size):
+        min(parts, key=lambda part: sum(one.size for one in part)).append(entry)
+    taken = {entry.name for entry in large}
+
+    def order(entry: Entry) -> tuple[bool, int]:
+        depth = entry.name.count("/")
+        return not stat.S_ISDIR(entry.mode), depth if stat.S_ISDIR(entry.mode) else -depth
+
+    return [*parts, sorted((e for e in wanted if e.name not in taken), key=order)]
 
 
 async def packed(wanted: Sequence[Entry]) -> AsyncIterator[bytes]:
