@@ -92,7 +92,9 @@ def test_a_file_changed_there_is_seen_and_mended(kubectl: Kubectl):
         "echo '# changed' >>/var/lib/kubelet/config.yaml; chmod 644 /etc/kubernetes/pki/sa.key",
     )
     _, changes = clusters.plan(Request(name=NAME), QUIET)
-    assert [(change.name, change.kind) for change in changes] == [("m1", "files")]
+    # What was started since may run with it.
+    assert [(change.kind, change.name) for change in changes] == [("files", "m1"), ("unit", "m1")]
+    assert changes[1].detail == "kubelet" and "config.yaml changed there" in changes[1].why
     assert "config.yaml" in changes[0].detail and "sa.key" in changes[0].detail
     clusters.apply(Request(name=NAME), QUIET)
     assert clusters.plan(Request(name=NAME), QUIET)[1] == []
@@ -107,6 +109,38 @@ def test_a_unit_that_was_stopped_is_started(kubectl: Kubectl):
     assert [(change.kind, change.detail) for change in changes] == [("unit", "kube-scheduler")]
     clusters.apply(Request(name=NAME), QUIET)
     assert healthy(NAME)
+
+
+def test_a_doctor_finds_nothing_that_fails(kubectl: Kubectl):
+    _, answered, found = cluster_life.doctor(NAME, QUIET)
+    assert answered == 1
+    assert [one for one in found if one.severity == "fail"] == []
+    assert all(one.remedy for one in found)
+
+
+def test_a_doctor_finds_what_was_broken(kubectl: Kubectl):
+    on(
+        "m1",
+        "chmod 644 /etc/kubernetes/pki/sa.key; chown nobody /etc/kubernetes/audit.yaml;"
+        "sed -i 's/^readOnlyPort: 0/readOnlyPort: 10255/' /var/lib/kubelet/config.yaml;"
+        "sed -i 's/--profiling=false/--profiling=true/' /etc/systemd/system/kube-scheduler.service;"
+        "systemctl daemon-reload; systemctl restart kube-scheduler; systemctl stop coredns",
+    )
+    _, _, found = cluster_life.doctor(NAME, QUIET)
+    failing = {(one.number, one.what): one.remedy for one in found if one.severity == "fail"}
+    said = "\n".join(what for _, what in failing)
+    for words in (
+        "/etc/kubernetes/pki/sa.key has mode 644",
+        "/etc/kubernetes/audit.yaml belongs to nobody:root",
+        "kubelet: its read-only port is open",
+        "kube-scheduler: profiling is on (--profiling)",
+        "coredns.service is inactive",
+        "a machine finds no names by the Service kube-dns",
+    ):
+        assert words in said, said
+    clusters.apply(Request(name=NAME), QUIET)
+    on("m1", "chown root /etc/kubernetes/audit.yaml")
+    assert [one for one in cluster_life.doctor(NAME, QUIET)[2] if one.severity == "fail"] == []
 
 
 def test_certificates_are_issued_anew(kubectl: Kubectl):

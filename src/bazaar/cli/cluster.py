@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from bazaar.up.clusters import Outcome
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-LATER = ("status", "upgrade", "certs", "backup", "restore", "shell")
+LATER = {
+    **dict.fromkeys(("status", "upgrade", "certs", "backup", "restore", "shell"), "cluster_life"),
+    "doctor": "cluster_doctor",
+}
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
 
@@ -30,9 +34,8 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in LATER:
-            from bazaar.cli import cluster_life
-
-            found: click.Command = getattr(cluster_life, cmd_name)
+            module = importlib.import_module(f"bazaar.cli.{LATER[cmd_name]}")
+            found: click.Command = getattr(module, cmd_name)
             return found
         return super().get_command(ctx, cmd_name)
 

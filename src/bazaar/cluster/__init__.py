@@ -20,5 +20,6 @@ In the order of the work:
     scripts, api   from changes to scripts
     apply          connections, phases, barriers
     removal        the way back
+    status, doctor how a cluster is, and what is wrong with it
     store          what is remembered
 """

@@ -108,14 +108,12 @@ def _reason(unit: Unit, wanted: Desired, facts: Facts) -> str:
         return "new"
     if there.active != "active":
         return f"it is {there.active}"
+    paths = [path for path in (f"{UNITS}/{unit.name}", *unit.files) if path in wanted.files]
+    there_now = {path: facts.files.get(path, ("", 0))[0] for path in paths}
+    changed = [path for path in paths if there_now[path] != wanted.files[path].digest]
     if there.started == wanted.digest_of(unit):
-        return ""
-    changed = [
-        path
-        for path in (f"{UNITS}/{unit.name}", *unit.files)
-        if path in wanted.files
-        and facts.files.get(path) != (wanted.files[path].digest, wanted.files[path].mode)
-    ]
+        # It ran with the right files; whether it was started again since, nobody knows.
+        return f"{_listed(changed)} changed there" if changed else ""
     return f"{_listed(changed)} changed" if changed else "it runs with older files"
 
 

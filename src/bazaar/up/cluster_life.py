@@ -14,6 +14,7 @@ from typing import Any
 
 from bazaar.cluster import store
 from bazaar.cluster.description import Cluster
+from bazaar.cluster.doctor import Finding
 from bazaar.cluster.status import Status
 from bazaar.errors import BazaarError, StateError, UsageError
 from bazaar.host import files
@@ -41,6 +42,15 @@ def status(name: str | None, progress: Progress) -> Status:
 
     cluster = cluster_request.known(store.the_one(name))
     return asked.status(cluster, store.keys(cluster, store=False), progress)
+
+
+def doctor(name: str | None, progress: Progress) -> tuple[Cluster, int, list[Finding]]:
+    """What is wrong with a cluster: how many machines answered, and the findings."""
+    from bazaar.cluster import doctor as asked
+
+    cluster = cluster_request.known(store.the_one(name))
+    answered, found = asked.examine(cluster, progress)
+    return cluster, answered, found
 
 
 def certificates(name: str | None) -> list[Certificate]:
@@ -154,13 +164,13 @@ async def _snapshot(cluster: Cluster, target: Path, progress: Progress) -> None:
     from bazaar.cluster.apply import open_session
 
     async with open_session(
-        cluster, *clusters.programs(cluster.version, progress), progress
+        cluster, *clusters.programs(cluster.version, progress), progress, some=True
     ) as session:
         await session.look()
         session.plan(keep=False)
         progress(f"{cluster.name}: taking a snapshot of etcd")
         last: BazaarError | None = None
-        for node in cluster.stores:
+        for node in [node for node in session.there if node in session.cluster.stores]:
             there = session.connections[node.name]
             try:
                 script = etcd.save(session.contexts[node.name])
