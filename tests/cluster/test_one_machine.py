@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +156,74 @@ def test_certificates_are_issued_anew(kubectl: Kubectl):
     assert on("m1", serial) != first and healthy(NAME)
     assert {(one.node, one.name) for one in cluster_life.certificates(NAME)} == set(before)
     kubectl("get", "nodes")  # by the old one still: the authority is the same
+
+
+def test_a_kubelet_has_its_own_certificate_signed_anew(kubectl: Kubectl):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "system:node:m1"),
+        ]
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    pem = request.public_bytes(serialization.Encoding.PEM)
+    document = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": "again"},
+        "spec": {
+            "request": base64.b64encode(pem).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"],
+        },
+    }
+    text = json.dumps(document)
+    on("m1", f"echo '{text}' | kubectl --kubeconfig /etc/kubernetes/kubelet.conf create -f -")
+    kubectl.wait_for("csr/again", "condition=Approved")
+    kubectl.wait_for("csr/again", "jsonpath={.status.certificate}")
+
+
+def test_new_authorities_come_without_an_interruption(kubectl: Kubectl, tmp_path: Path):
+    kubectl("create", "configmap", "before")
+    over = threading.Event()
+    longest = [0.0]
+
+    def ask() -> None:
+        """The API, by the kubeconfig of the moment, again and again."""
+        answered = time.monotonic()
+        while not over.is_set():
+            asker = Kubectl(NAME, tmp_path)
+            if "before" in asker("get", "configmap", "before", check=False):
+                answered = time.monotonic()
+            longest[0] = max(longest[0], time.monotonic() - answered)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        cluster_life.rotate_authorities(NAME, QUIET)
+    finally:
+        over.set()
+        asking.join()
+    # The only API server is started again; where there are three, another one answers.
+    assert longest[0] < 15
+    done = subprocess.run(
+        [kubectl.program, "--kubeconfig", str(kubectl.config), "get", "nodes"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "certificate" in done.stderr
+    assert healthy(NAME) and clusters.plan(Request(name=NAME), QUIET)[1] == []
+    kubectl.config.write_text(clusters.kubeconfig(NAME))
+    (node,) = kubectl.json("get", "nodes")["items"]
+    assert node["metadata"]["name"] == "m1"
+    assert [one for one in cluster_life.doctor(NAME, QUIET)[2] if one.severity == "fail"] == []
 
 
 def test_a_backup_brings_back_what_it_holds(kubectl: Kubectl, tmp_path: Path):

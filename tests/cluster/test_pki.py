@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import pki, vault
+from bazaar.cluster import pki, rotation, vault
 from bazaar.errors import StateError
 from bazaar.model.record import replace
 from tests.cluster.conftest import cluster, keys
@@ -120,3 +120,24 @@ def test_what_is_no_vault_is_told(settings: Path, text: str):
     (settings / "keys.json").write_text(text)
     with pytest.raises(StateError):
         vault.unseal(settings / "keys.json")
+
+
+def test_new_authorities_are_trusted_before_they_are_used_and_the_old_are_dropped():
+    of = cluster(1, 1)
+    first = keys(of)
+    old = {name: one["certificate"] for name, one in first["authorities"].items()}
+    now = time.time()
+    trust = pki.renewed(rotation.turned(first), of, now)
+    assert rotation.stage(trust) == "trust" and trust["pairs"] == first["pairs"]
+    issue = pki.renewed(rotation.turned(trust), of, now)
+    assert rotation.stage(issue) == "issue"
+    assert all(issue["pairs"][name] != pair for name, pair in first["pairs"].items())
+    last = pki.renewed(rotation.turned(issue), of, now)
+    assert rotation.stage(last) == "" and last["pairs"] == issue["pairs"]
+    for name, certificate in old.items():
+        new = last["authorities"][name]["certificate"]
+        assert pki.trusted(trust["authorities"][name]) == certificate + new
+        assert pki.trusted(issue["authorities"][name]) == new + certificate
+        assert pki.trusted(last["authorities"][name]) == new
+        assert trust["authorities"][name]["key"] == first["authorities"][name]["key"]
+    assert last["encryption"] == first["encryption"]

@@ -118,17 +118,24 @@ def show(name: str | None, output: str) -> None:
 
 @certs.command("rotate")
 @named
+@click.option("--ca", is_flag=True, help="The authorities too.")
 @output_option
-def rotate(name: str | None, output: str) -> None:
-    """Issue every certificate anew and bring them to the machines; the authorities stay."""
+def rotate(name: str | None, ca: bool, output: str) -> None:
+    """Issue every certificate anew and bring them to the machines.
+
+    With --ca there are new authorities, in three steps: they are trusted beside the old, all is
+    issued by them, the old are trusted no more. Kubeconfigs from before are refused then; pods
+    that ask the API have to be started again between its end and theirs (docs/limits.md).
+    """
     from bazaar.up import cluster_life
 
     progress = Progress()
     try:
-        outcome = cluster_life.rotate(name, progress.step)
+        work = cluster_life.rotate_authorities if ca else cluster_life.rotate
+        outcome = work(name, progress.step)
     finally:
         progress.clear()
-    show_outcome(outcome, output, "has new certificates")
+    show_outcome(outcome, output, f"has new {'authorities' if ca else 'certificates'}")
 
 
 @click.command("backup")

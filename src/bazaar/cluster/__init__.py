@@ -8,6 +8,7 @@ In the order of the work:
     facts          what machines are and hold (facts.sh asks, facts.py reads)
     checks         what forbids a cluster there
     pki, vault     certificates, issued here; sealed at rest
+    rotation       new authorities, in three steps
     parts          what the following hand one another
     outside, network, worker, members, control_plane, hardening
                    files and units, each its part

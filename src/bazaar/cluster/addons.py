@@ -119,6 +119,12 @@ def _access() -> list[dict[str, Any]]:
             },
         ),
         binding("system:coredns", "system:coredns", named("User", "system:coredns")),
+        # A kubelet may have its own client certificate signed anew, as kubeadm has it.
+        binding(
+            "bazaar:node-certificates",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            named("Group", "system:nodes"),
+        ),
     ]
 
 

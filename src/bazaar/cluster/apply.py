@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bazaar.cluster import addons, checks, etcd, network, store
+from bazaar.cluster import addons, checks, etcd, network, pki, store
 from bazaar.cluster import facts as ask
 from bazaar.cluster.api import manifests_script, nodes_script
 from bazaar.cluster.description import Cluster, Node, check
@@ -151,7 +151,7 @@ class Session:
             self.contexts[node.name] = context
             self.wanted[node.name] = desired(context)
             nodes.append(plan_node(context, self.wanted[node.name]))
-        authority = keys["authorities"]["ca"]["certificate"]
+        authority = pki.trusted(keys["authorities"]["ca"])
         given = addons.Given(self.cluster.gvisor, self.extras.has, authority)
         manifests, digest = addons.document(self.cluster, given)
         asked = [node for node in self.cluster.nodes if node.name in self.facts]

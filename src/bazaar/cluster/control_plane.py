@@ -53,8 +53,9 @@ def units(context: Context) -> Iterator[Unit]:
 
 
 def _keys(context: Context) -> Iterator[File]:
-    for name in ("ca", "front-proxy-ca", "etcd/ca", "signer"):
+    for name in ("ca", "front-proxy-ca", "etcd/ca"):
         yield text(f"{PKI}/{name}.crt", context.authority(name))
+    yield text(f"{PKI}/signer.crt", context.signing("signer"))
     # Clients may show what either signed. The key of the cluster's own authority is nowhere here.
     yield text(f"{PKI}/client-ca.crt", context.authority("ca") + context.authority("signer"))
     yield text(f"{PKI}/signer.key", context.keys["authorities"]["signer"]["key"], 0o600)

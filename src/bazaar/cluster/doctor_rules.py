@@ -212,9 +212,7 @@ SETTINGS = (
         "4.2.10",
         _at("rotateCertificates"),
         lambda value: value is not False,
-        "its client certificate is renewed by `bazaar cluster apply` alone",
-        "apply within the 90 days before its end: docs/limits.md",
-        warning=True,
+        "it does not have its client certificate renewed",
     ),
     Setting(
         "4.2.12",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from bazaar.cluster import pki
 from bazaar.cluster.description import Cluster, Node
 from bazaar.cluster.facts import SETS, Facts
 from bazaar.model.record import record
@@ -87,6 +88,11 @@ class Context:
         return f"https://{only.ip}:{self.cluster.api_port}"
 
     def authority(self, name: str) -> str:
+        """The certificates by which what an authority signed is believed."""
+        return pki.trusted(self.keys["authorities"][name])
+
+    def signing(self, name: str) -> str:
+        """The certificate of the one that signs."""
         return self.keys["authorities"][name]["certificate"]
 
     def pair(self, name: str) -> Mapping[str, Any]:

@@ -120,7 +120,7 @@ def renewed(held: Mapping[str, Any], cluster: Cluster, now: float) -> dict[str, 
     authorities: dict[str, Any] = dict(held.get("authorities", {}))
     for name, subject in AUTHORITIES.items():
         if name not in authorities:
-            authorities[name] = _authority(subject)
+            authorities[name] = authority(subject)
     pairs: dict[str, Any] = {}
     wanted = {f"{node.name}/{r.name}": r for node in cluster.nodes for r in requests(cluster, node)}
     wanted["/admin"] = ADMIN
@@ -230,7 +230,14 @@ def _name(subject: str, organisation: str = "") -> x509.Name:
     return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, subject)])
 
 
-def _authority(subject: str) -> dict[str, Any]:
+def trusted(authority: Mapping[str, Any]) -> str:
+    """The certificates to believe in an authority's name: of the next or last one besides."""
+    following = authority.get("next", {}).get("certificate", "")
+    return f"{authority['certificate']}{following}{authority.get('previous', '')}"
+
+
+def authority(subject: str) -> dict[str, Any]:
+    """A new authority: its certificate, signed by itself, and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.serialization import Encoding

@@ -133,7 +133,7 @@ def _written(files: Iterable[File]) -> str:
             entry.size, entry.mode = len(file.content), file.mode
             to.addfile(entry, io.BytesIO(file.content))
     text = base64.encodebytes(buffer.getvalue()).decode()
-    return f"base64 -d <<'END' | tar -xzpf - --no-same-owner -C /\n{text}END"
+    return f"base64 -d <<'END' | tar -xzpmf - --no-same-owner -C /\n{text}END"
 
 
 def _start(unit: Unit, digest: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bazaar.cluster import pki, vault
+from bazaar.cluster import pki, rotation, vault
 from bazaar.cluster.description import Cluster, Node
 from bazaar.errors import MissingError, StateError, UsageError
 from bazaar.host import files, paths
@@ -100,6 +100,14 @@ def drop_pairs(cluster: Cluster) -> None:
     path = folder(cluster.name) / "keys.json"
     held = vault.unseal(path) or {}
     vault.seal(path, pki.renewed({**held, "pairs": {}}, cluster, time.time()))
+
+
+def turn(cluster: Cluster) -> str:
+    """Take the rotation of the authorities one step further; which one it is at then."""
+    path = folder(cluster.name) / "keys.json"
+    turned = rotation.turned(vault.unseal(path) or pki.renewed({}, cluster, time.time()))
+    vault.seal(path, pki.renewed(turned, cluster, time.time()))
+    return rotation.stage(turned)
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,8 @@ from bazaar.cluster.parts import (
 PAUSE = "bazaar.local/pause:1"
 CNI_PROGRAMS = f"{FOLDER}/cni"  # a link: another version is no reason to start containerd again
 KUBELET = "/var/lib/kubelet/config.yaml"
+_KUBECONFIG = "/etc/kubernetes/kubelet.conf"
+_ROTATED = "/var/lib/kubelet/pki/kubelet-client-current.pem"  # kubelet's own name
 _CONTAINERD = "/etc/containerd/config.toml"
 _DROPIN = "/etc/systemd/system/containerd.service.d/bazaar.conf"
 _SOCKET = "unix:///run/containerd/containerd.sock"
@@ -199,7 +201,7 @@ def _kubelet(context: Context) -> Iterator[File]:
         "failSwapOn": False,
         "healthzBindAddress": "127.0.0.1",
         "readOnlyPort": 0,
-        "rotateCertificates": False,
+        "rotateCertificates": True,
         "serverTLSBootstrap": False,
         "staticPodPath": "/etc/kubernetes/manifests",
         "streamingConnectionIdleTimeout": "4h0m0s",
@@ -230,7 +232,12 @@ def _kubelet(context: Context) -> Iterator[File]:
         [context.program("kubelet"), *flags(values, context, "kubelet")],
         after="containerd.service",
         kind="notify",
-        service=("TimeoutStartSec=120", "ExecStartPre=/bin/mkdir -p /etc/kubernetes/manifests"),
+        service=(
+            "TimeoutStartSec=120",
+            "ExecStartPre=/bin/mkdir -p /etc/kubernetes/manifests",
+            # What it had signed for itself counts less than what was issued to it since.
+            f"ExecStartPre=/bin/sh -c '[ ! {_KUBECONFIG} -nt {_ROTATED} ] || rm -f {_ROTATED}'",
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bazaar.cluster import store
+from bazaar.cluster import rotation, store
 from bazaar.cluster.description import Cluster
 from bazaar.cluster.doctor import Finding
 from bazaar.cluster.status import Status
@@ -73,6 +73,29 @@ def rotate(name: str | None, progress: Progress) -> clusters.Outcome:
     with store.lock(chosen, "cluster certs rotate"):
         store.drop_pairs(cluster)
     return clusters.apply(cluster_request.Request(name=chosen), progress)
+
+
+def rotate_authorities(name: str | None, progress: Progress) -> clusters.Outcome:
+    """Bring a cluster new authorities: trusted, then used, then alone, each by an apply of its own.
+
+    One that was interrupted goes on. Raises ClusterError where a machine cannot take part: what is
+    trusted everywhere only may be used.
+    """
+    chosen = store.the_one(name)
+    cluster = cluster_request.known(chosen)
+    began = time.monotonic()
+    # First of all, all machines are where it is by now.
+    outcome = clusters.apply(cluster_request.Request(name=chosen), progress)
+    changes = [*outcome.changes]
+    while True:
+        with store.lock(chosen, "cluster certs rotate"):
+            at = store.turn(cluster)
+        progress(f"{chosen}: {rotation.WORDS[at]}")
+        outcome = clusters.apply(cluster_request.Request(name=chosen), progress)
+        changes += outcome.changes
+        if not at:
+            break
+    return replace(outcome, changes=changes, seconds=time.monotonic() - began)
 
 
 def upgrade(name: str | None, version: str | None, progress: Progress) -> clusters.Outcome:

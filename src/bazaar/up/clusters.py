@@ -150,6 +150,7 @@ def kubeconfig(name: str | None) -> str:
     """An administrator's kubeconfig of a cluster."""
     from yaml import safe_dump
 
+    from bazaar.cluster import pki
     from bazaar.cluster.parts import kubeconfig_of
 
     cluster = cluster_request.known(store.the_one(name))
@@ -158,7 +159,7 @@ def kubeconfig(name: str | None) -> str:
         cluster.name,
         cluster.server,
         "kubernetes-admin",
-        keys["authorities"]["ca"]["certificate"],
+        pki.trusted(keys["authorities"]["ca"]),
         keys["pairs"]["/admin"],
     )
     return safe_dump(document, sort_keys=False)
