@@ -80,7 +80,7 @@ async def _ask(cluster: Cluster) -> dict[str, Answer | BazaarError]:
     async def one(node: Node) -> Answer | BazaarError:
         try:
             async with remote.connect(node.machine, timeout=5) as there:
-                text = script(cluster, api=node.control_plane)
+                text = script(cluster, api=node.bears)
                 result = await there.run(text, root=True, what="looking for faults")
                 now = time.time() - result.seconds
                 return parse(result.output, node.name, now)
@@ -257,11 +257,11 @@ def _rules(
 
 def of_all(cluster: Cluster, answers: Mapping[str, Answer]) -> Iterator[Finding]:
     """What is wrong with the cluster as a whole: the API, its nodes, etcd."""
-    planes = [answers[n.name] for n in cluster.control_planes if n.name in answers]
+    planes = [answers[n.name] for n in cluster.nodes if n.bears and n.name in answers]
     known = next((one.facts.nodes for one in planes if one.facts.nodes), None)
     if known is None:
         yield Finding("", "fail", "no control plane answers for the API", "`bazaar cluster apply`")
-    for node in cluster.nodes if known is not None else ():
+    for node in cluster.members if known is not None else ():
         seen = known.get(node.name) if known else None
         if seen is None:
             yield Finding(node.name, "fail", "is not registered", "`bazaar cluster apply`")
@@ -273,8 +273,9 @@ def of_all(cluster: Cluster, answers: Mapping[str, Answer]) -> Iterator[Finding]
         if not member.get("health"):
             said = f"etcd: {member.get('endpoint', '')} is unhealthy: {member.get('error', '')}"
             yield Finding("", "fail", said, "`journalctl -u etcd` there; `bazaar cluster apply`")
-    if known is not None and members and len(members) != len(cluster.control_planes):
-        said = f"etcd has {len(members)} members for {len(cluster.control_planes)} control planes"
+    holders = [node for node in cluster.nodes if node.etcd] or cluster.control_planes
+    if known is not None and members and len(members) != len(holders):
+        said = f"etcd has {len(members)} members on {len(holders)} machines"
         yield Finding("", "fail", said, "`bazaar cluster apply` takes the missing ones in")
     for alarm in next((one.alarms for one in planes if one.alarms), ()):
         remedy = "compact and defragment it, then `etcdctl alarm disarm`"
