@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LATER = {
-    **dict.fromkeys(("status", "upgrade", "certs", "backup", "restore", "shell"), "cluster_life"),
+    **dict.fromkeys(
+        ("status", "upgrade", "certs", "backup", "restore", "shell", "bundle"), "cluster_life"
+    ),
     "doctor": "cluster_doctor",
 }
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
@@ -156,7 +159,19 @@ def plan(output: str, file: str | None, site: str | None, **options: Any) -> int
 @asked
 @click.option("--yes", is_flag=True, help="Take machines out of the cluster without asking.")
 @output_option
-def apply(output: str, yes: bool, file: str | None, site: str | None, **options: Any) -> int:
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="TAR", help="Install from it.")
+@click.option(
+    "--bundle-key", type=click.Path(path_type=Path), metavar="PUB", help="Whose bundle is believed."
+)
+def apply(
+    output: str,
+    yes: bool,
+    file: str | None,
+    site: str | None,
+    bundle: Path | None,
+    bundle_key: Path | None,
+    **options: Any,
+) -> int:
     """Make the cluster as it is to be; done again, it goes on where it was.
 
     With a FILE, a bazaar's description, all its sites that are clusters, at the same time; one
@@ -164,6 +179,11 @@ def apply(output: str, yes: bool, file: str | None, site: str | None, **options:
     """
     from bazaar.up import cluster_request, clusters
 
+    if bundle is not None:
+        from bazaar.cluster import bundle as bundles
+
+        brought = bundles.take(bundle, bundle_key)
+        options["version"] = options.get("version") or brought
     wanted = requests_of(file, site, options)
     going = [name for request in wanted for name in cluster_request.leaving(request)]
     if going and not yes:

@@ -153,6 +153,27 @@ def backup(file: Path, name: str | None) -> None:
     progress.done(f"{file}: {size(count)}")
 
 
+@click.command("bundle")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--version", metavar="X.Y.Z", help="Of Kubernetes; the newest there is.")
+def bundle(file: Path, version: str | None) -> None:
+    """Write all that an installation needs into one FILE, listed and signed.
+
+    `bazaar cluster apply --bundle FILE` installs from it, where nothing else can be reached. The
+    key is /etc/bazaar/bundle.key (BAZAAR_BUNDLE_KEY_FILE names another), made with the first
+    bundle; bring its public half, beside it in .pub, to whom is to believe it.
+    """
+    from bazaar.cluster import bundle as bundles
+    from bazaar.up import cluster_life
+
+    progress = Progress()
+    try:
+        count = cluster_life.bundle(file, version, progress.step)
+    finally:
+        progress.clear()
+    progress.done(f"{file}: {size(count)}, signed by {bundles.key_file()}")
+
+
 @click.command("restore")
 @click.argument("file", type=click.Path(path_type=Path))
 @asked

@@ -5,6 +5,7 @@ In the order of the work:
     description    what a cluster is to be
     binaries       its programs: from releases, a mirror, or built
     extras         what machines are given besides
+    bundle, debs   all of it in one file, for where the world is far
     facts          what machines are and hold (facts.sh asks, facts.py reads)
     checks         what forbids a cluster there
     pki, vault     certificates, issued here; sealed at rest

@@ -50,6 +50,8 @@ class Programs:
     folder: str  # here
     manifest: str  # the digest of its manifest.json
     has: tuple[str, ...] = ()  # the names of what may be there or not
+    packages: str = ""  # here, a folder with the distribution's packages, where they were brought
+    system: str = ""  # whose they are: a machine's os_name
 
     @property
     def there(self) -> str:
@@ -78,6 +80,12 @@ class Context:
     def further(self, name: str) -> str:
         """Where another file of ours lies there."""
         return f"{self.extras.there}/bin/{name}"
+
+    @property
+    def packages(self) -> str:
+        """The folder, here, of packages for this machine's system; "": it gets them itself."""
+        brought = self.programs
+        return brought.packages if brought.system == self.facts.value("os_name") else ""
 
     @property
     def local_server(self) -> str:

@@ -91,7 +91,10 @@ def plan_node(context: Context, wanted: Desired) -> NodePlan:
     return NodePlan(
         context.node,
         wanted.packages,
-        tuple(one.folder for one in sets if facts.sets.get(one.there) != one.manifest),
+        (
+            *(one.folder for one in sets if facts.sets.get(one.there) != one.manifest),
+            *([context.packages] if wanted.packages and context.packages else []),
+        ),
         write,
         tuple(sorted(known)),
         tuple(starts),

@@ -10,10 +10,11 @@ import io
 import shlex
 import tarfile
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from bazaar.cluster import members
 from bazaar.cluster.desired import Desired
-from bazaar.cluster.facts import FOLDER
+from bazaar.cluster.facts import FOLDER, SETS
 from bazaar.cluster.parts import PHASES, UNITS, Context, File, Unit
 from bazaar.cluster.plan import NodePlan
 from bazaar.cluster.worker import CNI_PROGRAMS
@@ -85,7 +86,11 @@ def head() -> str:
 def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:
     lines = [f"mkdir -p {FOLDER}"]
     if plan.packages:
-        lines.append(_packages(plan.packages))
+        lines.append(
+            _brought(plan.packages, context.packages)
+            if context.packages
+            else _packages(plan.packages)
+        )
     for name in plan.stops:
         lines.append(f"systemctl disable -q --now {shlex.quote(name)} || true")
         lines.append(f"rm -f {FOLDER}/started/{shlex.quote(name)}")
@@ -105,6 +110,25 @@ def _prepare(plan: NodePlan, wanted: Desired, context: Context) -> list[str]:
         lines.append(f"ln -sfn {context.program(name)} {FOLDER}/{name}")
     lines.append(f"ln -sfn {context.program('kubectl')} /usr/local/bin/kubectl")
     return lines
+
+
+def _brought(names: Iterable[str], folder: str) -> str:
+    """Packages from the archive that was carried there; apt asks nobody else."""
+    words = " ".join(map(shlex.quote, names))
+    there = f"{SETS}/{PurePath(folder).name}"
+    log = f"{FOLDER}/packages.log"
+    return (
+        "export DEBIAN_FRONTEND=noninteractive\n"
+        f"echo 'deb [trusted=yes] file:{there} ./' >{FOLDER}/packages.list\n"
+        f"mkdir -p {FOLDER}/lists/partial\n"
+        "apt() {\n"
+        f"  apt-get -q -o Dir::Etc::sourcelist={FOLDER}/packages.list "
+        f'-o Dir::Etc::sourceparts=- -o Dir::State::lists={FOLDER}/lists "$@" >>{log} 2>&1 ||\n'
+        f"    {{ tail -n 3 {log} >&2; exit 1; }}\n"
+        "}\n"
+        f": >{log}\napt update\napt install -y --no-install-recommends {words}\n"
+        f"rm -rf {FOLDER}/lists {FOLDER}/packages.list"
+    )
 
 
 def _packages(names: Iterable[str]) -> str:

@@ -153,6 +153,22 @@ def _one_minor(cluster: Cluster, version: str) -> None:
         )
 
 
+def bundle(target: Path, version: str | None, progress: Progress) -> int:
+    """Write all that installs a version of Kubernetes into one file; its size in bytes.
+
+    Without apt here there are no packages in it: machines have to have containerd then.
+    """
+    from bazaar.cluster import bundle as bundles
+    from bazaar.cluster import debs
+
+    wanted = version or cluster_request.version_of(cluster_request.Request())
+    kubernetes, extras = clusters.programs(wanted, progress)
+    system = debs.system()
+    packages = debs.archive(progress) if system else None
+    progress(f"{target}: writing and signing it")
+    return bundles.make(target, kubernetes, extras, packages, system)
+
+
 # ------------------------------------------------------- backup and restore
 
 

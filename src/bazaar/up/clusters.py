@@ -195,10 +195,12 @@ def chosen(name: str | None, local: int | None) -> str:
 
 def programs(version: str, progress: Progress) -> tuple[Programs, Programs]:
     """Kubernetes' programs of a version, and what machines are given besides."""
-    from bazaar.cluster import binaries, extras
+    from bazaar.cluster import binaries, bundle, extras
     from bazaar.cluster.parts import Programs
     from bazaar.run import engines
 
+    if brought := bundle.taken(version):
+        return brought
     found = binaries.get(version, progress)
     folder = found.folder.parent
     try:
