@@ -273,7 +273,7 @@ def of_all(cluster: Cluster, answers: Mapping[str, Answer]) -> Iterator[Finding]
         if not member.get("health"):
             said = f"etcd: {member.get('endpoint', '')} is unhealthy: {member.get('error', '')}"
             yield Finding("", "fail", said, "`journalctl -u etcd` there; `bazaar cluster apply`")
-    holders = [node for node in cluster.nodes if node.etcd] or cluster.control_planes
+    holders = cluster.stores
     if known is not None and members and len(members) != len(holders):
         said = f"etcd has {len(members)} members on {len(holders)} machines"
         yield Finding("", "fail", said, "`bazaar cluster apply` takes the missing ones in")
