@@ -1,0 +1,84 @@
+"""Clusters of a file on real machines: one with etcd apart, one that cannot be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bazaar.cluster import vault
+from bazaar.errors import BazaarError
+from bazaar.host import machines
+from bazaar.up import cluster_file, cluster_life, cluster_request, clusters
+from bazaar.up.cluster_request import Request
+from tests.cluster.pods import QUIET, Kubectl, healthy, on
+from tests.host.conftest import need_machines
+
+pytestmark = [pytest.mark.xdist_group("cluster-file"), pytest.mark.timeout(1800)]
+FILE = """\
+bazaar: fair
+sites:
+  apart:
+    provider: hosts
+    machines:
+      - {name: %s, address: %s, key: %s, known_hosts: %s, role: control-plane}
+      - {name: %s, address: %s, key: %s, known_hosts: %s, role: etcd}
+    cluster: {etcd: separate}
+  lost:
+    provider: hosts
+    machines: [10.253.255.250]
+    cluster: {}
+"""
+NAME = "fair-apart"
+
+
+@pytest.fixture(scope="module")
+def applied(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, dict[str, clusters.Outcome | BazaarError]]]:
+    need_machines()
+    folder = tmp_path_factory.mktemp("file")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAZAAR_STATE", str(folder / "state"))
+        patch.setenv(vault.KEY_FILE, str(folder / "key"))
+        try:
+            made = [one.machine for one in clusters.make_machines(2, QUIET)]
+            words = [(one.name, one.address, one.key, one.known_hosts) for one in made]
+            path = folder / "fair.yaml"
+            path.write_text(FILE % (*words[0], *words[1]))
+            yield path, clusters.apply_all(cluster_file.requests(str(path)), QUIET)
+        finally:
+            machines.destroy(None, QUIET)
+
+
+def test_one_that_cannot_be_reached_stops_no_other(applied):
+    path, results = applied
+    lost = results["fair-lost"]
+    assert isinstance(lost, BazaarError) and "10.253.255.250" in lost.message
+    assert isinstance(results[NAME], clusters.Outcome)
+    requests = cluster_file.requests(str(path), "apart")
+    assert clusters.of_one(clusters.plan_all(requests, QUIET))[1] == []
+
+
+def test_etcd_runs_on_its_own_machine_alone(applied, tmp_path: Path):
+    assert healthy(NAME)
+    plane, store = cluster_life.status(NAME, QUIET).nodes
+    assert (plane.role, plane.etcd) == ("control-plane", "")
+    assert (store.role, store.etcd, store.state) == ("etcd", "started", "ready")
+    assert "etcd" not in on(plane.name, "ps -e -o comm").split()
+    running = on(store.name, "ps -e -o comm").split()
+    assert "etcd" in running and "kubelet" not in running
+    kubectl = Kubectl(NAME, tmp_path)
+    names = [one["metadata"]["name"] for one in kubectl.json("get", "nodes")["items"]]
+    assert names == [plane.name]
+
+
+def test_a_backup_of_it_brings_back_what_it_holds(applied, tmp_path: Path):
+    kubectl = Kubectl(NAME, tmp_path)
+    kubectl("create", "configmap", "kept")
+    cluster_life.backup(NAME, tmp_path / "a.backup", QUIET)
+    kubectl("delete", "configmap", "kept")
+    cluster_life.restore(tmp_path / "a.backup", Request(name=NAME), QUIET)
+    assert "kept" in kubectl("get", "configmaps")
+    assert healthy(NAME) and cluster_request.known(NAME).stores[0].etcd
