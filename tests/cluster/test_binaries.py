@@ -284,7 +284,13 @@ echo building >&2
 touch "$MARK"
 sleep 60
 """
-GET = "from bazaar.cluster import binaries; binaries.get('1.36.3', lambda _: None)"
+# A shell starts what runs in its background deaf to SIGINT, and this inherits it.
+GET = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bazaar.cluster import binaries
+binaries.get('1.36.3', lambda _: None)
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

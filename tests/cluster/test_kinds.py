@@ -72,7 +72,7 @@ def test_etcd_apart_runs_there_and_nowhere_else():
 def test_a_machine_for_etcd_is_no_node():
     of = apart()
     text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
-    plan = plan_api(of, {node.name: fresh(node) for node in of.nodes}, text, digest)
+    plan = plan_api(of, of.nodes, {node.name: fresh(node) for node in of.nodes}, text, digest)
     assert plan.missing == ("cp1", "w1") and set(plan.ranges) == {"cp1", "w1"}
     assert "10.1.0.31" not in text
     assert (
@@ -95,7 +95,7 @@ def test_both_families_reach_all_that_has_addresses():
     server = desired(context(of, of.nodes[0])).files["/etc/systemd/system/kube-apiserver.service"]
     assert b"--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112" in server.content
     text, digest = addons.document(of, addons.Given(True, EXTRAS.has, "CA"))
-    plan = plan_api(of, {node.name: fresh(node) for node in of.nodes}, text, digest)
+    plan = plan_api(of, of.nodes, {node.name: fresh(node) for node in of.nodes}, text, digest)
     assert plan.ranges["w1"] == "10.244.1.0/24,fd00:244:0:1::/64"
     assert of.dns_ip == "10.96.0.10"
 
@@ -118,7 +118,7 @@ def test_ranges_that_do_not_go_together_are_refused(more: dict[str, str], messag
 def test_a_machine_without_ipv6_is_refused_where_it_is_needed():
     of = cluster(1, 1, **DUAL)
     with pytest.raises(SpecError, match="no way out by IPv6"):
-        checks.refuse(of, {node.name: fresh(node) for node in of.nodes}, {})
+        checks.refuse(of.nodes, of, {node.name: fresh(node) for node in of.nodes}, {})
 
 
 @pytest.mark.parametrize("way", ["routes", "vxlan", "wireguard"])
