@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bazaar.cli.groups import Group
 from bazaar.cli.output import Progress, colour, output_option, print_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LATER = {
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Finds the commands of a cluster that lives where they are, when one is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bazaar.cli.cluster import asked, named, request_of, show_outcome
+from bazaar.cli.groups import Group
 from bazaar.cli.output import Progress, output_option, print_json, size, table
 
 
@@ -86,7 +87,7 @@ def upgrade(name: str | None, version: str | None, output: str) -> None:
     show_outcome(outcome, output, f"is at {outcome.cluster.version}")
 
 
-@click.group("certs")
+@click.group("certs", cls=Group)
 def certs() -> None:
     """Show a cluster's certificates, issue them anew."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bazaar.cli.groups import Group
 from bazaar.cli.output import Progress, output_option, print_json, table
 from bazaar.errors import UsageError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from bazaar.host.machines import LocalMachine
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Make local machines with systemd, an address and SSH, for tests, trials and learning.
 

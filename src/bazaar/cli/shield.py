@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bazaar.cli.groups import Group
 from bazaar.cli.output import Progress, output_option, print_json, table
 from bazaar.errors import MissingError, UsageError
 
@@ -29,7 +30,7 @@ _shield = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Guard an interface against floods, before the kernel's network stack.
 
