@@ -258,7 +258,6 @@ def test_a_machine_of_another_cluster_is_refused(kubectl: Kubectl):
     )
     with pytest.raises(SpecError, match="belongs to the cluster one"):
         clusters.apply(request, QUIET)
-    clusters.forget("two")
 
 
 def test_what_is_taken_away_leaves_nothing_of_ours(kubectl: Kubectl):

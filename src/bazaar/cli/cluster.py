@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from bazaar.up.clusters import Outcome
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-LATER = {
-    **dict.fromkeys(
-        ("status", "upgrade", "certs", "backup", "restore", "shell", "bundle"), "cluster_life"
-    ),
+# In the order of a cluster's life, and where those are that are not here.
+ORDER: dict[str, str] = {
+    **dict.fromkeys(("plan", "apply"), ""),
+    **dict.fromkeys(("status", "shell"), "cluster_life"),
+    "kubeconfig": "",
     "doctor": "cluster_doctor",
+    **dict.fromkeys(("upgrade", "certs", "backup", "restore", "bundle"), "cluster_life"),
+    "reset": "",
 }
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
@@ -34,11 +38,11 @@ class Commands(Group):
     """Finds the commands of a cluster that lives where they are, when one is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *LATER]
+        return list(ORDER)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in LATER:
-            module = importlib.import_module(f"bazaar.cli.{LATER[cmd_name]}")
+        if place := ORDER.get(cmd_name):
+            module = importlib.import_module(f"bazaar.cli.{place}")
             found: click.Command = getattr(module, cmd_name)
             return found
         return super().get_command(ctx, cmd_name)
@@ -60,6 +64,46 @@ def named(function: Command) -> Command:
     )
 
 
+_MACHINES = click.option(
+    "--machines", metavar="LIST", help="Its machines, by commas: [NAME=][USER@]ADDRESS[:PORT]."
+)
+_LOCAL = click.option(
+    "--local", type=click.IntRange(1, 100), metavar="N", help="N machines made here."
+)
+
+
+def meant(function: Command) -> Command:
+    """All the ways to say which of the clusters that live is meant; the command gets its ``name``.
+
+    It has to be known: nothing is made of what is said here.
+    """
+
+    @functools.wraps(function)
+    def call(*words: Any, **options: Any) -> Any:
+        from bazaar.up import cluster_request
+
+        file, site = options.pop("file", None), options.pop("site", None)
+        said = {key: options.pop(key) for key in ("name", "machines", "local")}
+        if file is not None or site is not None:
+            name = _only(requests_of(file, site, said))
+        elif said["local"] is not None:
+            name = said["name"] or cluster_request.LOCAL_NAME
+        else:
+            name = said["name"] or (cluster_request.NAME if said["machines"] else None)
+        return function(*words, name=name, **options)
+
+    return named(_LOCAL(_MACHINES(call)))  # pyright: ignore[reportReturnType]
+
+
+def _only(requests: list[Request]) -> str:
+    from bazaar.errors import UsageError
+
+    names = [str(request.name) for request in requests]
+    if len(names) != 1:
+        raise UsageError(f"which cluster? {', '.join(names)}", hint="say its --site")
+    return names[0]
+
+
 def described(function: Command) -> Command:
     """A description's file, and which of its clusters."""
     option = click.option("--site", metavar="SITE", help="Of FILE's clusters this one alone.")
@@ -70,14 +114,8 @@ def asked(function: Command) -> Command:
     """The options that say which cluster, and what it is to be."""
     for option in reversed(
         [
-            click.option(
-                "--machines",
-                metavar="LIST",
-                help="Its machines, by commas: [NAME=][USER@]ADDRESS[:PORT].",
-            ),
-            click.option(
-                "--local", type=click.IntRange(1, 100), metavar="N", help="N machines made here."
-            ),
+            _MACHINES,
+            _LOCAL,
             click.option(
                 "--control-planes",
                 type=click.Choice(["1", "3", "5"]),
@@ -252,10 +290,13 @@ def _tell(outcome: Outcome, said: str) -> None:
         told = f"   ({parts})" if parts else ""
         line = f"cluster {outcome.cluster.name} {said}, in {outcome.seconds:.1f} s{told}"
         print(line, file=sys.stderr)
+    for note in outcome.notes:
+        print(f"{outcome.cluster.name}: {note}", file=sys.stderr)
 
 
 @command.command("kubeconfig")
-@named
+@described
+@meant
 def kubeconfig(name: str | None) -> None:
     """Print an administrator's kubeconfig: bazaar cluster kubeconfig >~/.kube/config"""
     from bazaar.up import clusters
@@ -264,18 +305,21 @@ def kubeconfig(name: str | None) -> None:
 
 
 @command.command("reset")
-@asked
+@described
+@meant
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def reset(yes: bool, name: str | None, local: int | None, **_: Any) -> None:
+@click.option("--forget", is_flag=True, help="Machines that do not answer stay as they are.")
+def reset(yes: bool, forget: bool, name: str | None) -> None:
     """Take a cluster away from its machines, with all that runs on it and its data."""
+    from bazaar.cluster import store
     from bazaar.up import clusters
 
-    chosen = clusters.chosen(name, local)
+    chosen = store.the_one(name)
     if not yes:
         click.confirm(f"Take the cluster {chosen} away, with all its data?", abort=True, err=True)
     progress = Progress()
     try:
-        clusters.reset(chosen, progress.step)
+        clusters.reset(chosen, progress.step, forget=forget)
     finally:
         progress.clear()
     progress.done(f"cluster {chosen} is gone")

@@ -7,12 +7,13 @@ from dataclasses import asdict
 
 import click
 
-from bazaar.cli.cluster import named
+from bazaar.cli.cluster import described, meant
 from bazaar.cli.output import Progress, colour, output_option, print_json
 
 
 @click.command("doctor")
-@named
+@described
+@meant
 @output_option
 def doctor(name: str | None, output: str) -> None:
     """Look for faults on every machine, each with its remedy; exit 1 where something fails.

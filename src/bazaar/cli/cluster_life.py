@@ -12,13 +12,14 @@ from typing import Any
 
 import click
 
-from bazaar.cli.cluster import asked, named, request_of, show_outcome
+from bazaar.cli.cluster import asked, described, meant, request_of, show_outcome
 from bazaar.cli.groups import Group
 from bazaar.cli.output import Progress, output_option, print_json, size, table
 
 
 @click.command("status")
-@named
+@described
+@meant
 @output_option
 def status(name: str | None, output: str) -> None:
     """Show each machine: its role, whether it is ready, what does not run, until when keys hold."""
@@ -72,7 +73,8 @@ def status(name: str | None, output: str) -> None:
 
 
 @click.command("upgrade")
-@named
+@described
+@meant
 @click.option("--version", metavar="X.Y.Z", help="To which; the newest there is.")
 @output_option
 def upgrade(name: str | None, version: str | None, output: str) -> None:
@@ -93,7 +95,8 @@ def certs() -> None:
 
 
 @certs.command("show")
-@named
+@described
+@meant
 @output_option
 def show(name: str | None, output: str) -> None:
     """List all certificates, those first that end first."""
@@ -118,7 +121,8 @@ def show(name: str | None, output: str) -> None:
 
 
 @certs.command("rotate")
-@named
+@described
+@meant
 @click.option("--ca", is_flag=True, help="The authorities too.")
 @output_option
 def rotate(name: str | None, ca: bool, output: str) -> None:
@@ -140,18 +144,18 @@ def rotate(name: str | None, ca: bool, output: str) -> None:
 
 
 @click.command("backup")
-@click.argument("file", type=click.Path(path_type=Path))
-@named
-def backup(file: Path, name: str | None) -> None:
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@meant
+def backup(target: Path, name: str | None) -> None:
     """Write what etcd holds, the description and the sealed keys into one FILE."""
     from bazaar.up import cluster_life
 
     progress = Progress()
     try:
-        count = cluster_life.backup(name, file, progress.step)
+        count = cluster_life.backup(name, target, progress.step)
     finally:
         progress.clear()
-    progress.done(f"{file}: {size(count)}")
+    progress.done(f"{target}: {size(count)}")
 
 
 @click.command("bundle")
@@ -194,22 +198,26 @@ def restore(file: Path, yes: bool, **options: Any) -> None:
 
 
 @click.command("shell", context_settings={"ignore_unknown_options": True})
-@named
+@meant
 @click.argument("words", metavar="[-- COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 def shell(name: str | None, words: tuple[str, ...]) -> None:
     """Start a shell, or a COMMAND, with kubectl on its path that speaks to the cluster."""
-    from bazaar.cluster import store
+    from bazaar.cluster import binaries, store
     from bazaar.up import cluster_request, clusters
 
     chosen = store.the_one(name)
-    programs, _ = clusters.programs(cluster_request.known(chosen).version, Progress().step)
+    progress = Progress()
+    try:
+        programs = binaries.get(cluster_request.known(chosen).version, progress.step).folder
+    finally:
+        progress.clear()
     # Nothing of it is left on a disk, and nobody else may read it.
     descriptor = os.memfd_create("kubeconfig")
     os.write(descriptor, clusters.kubeconfig(chosen).encode())
     environment = {
         **os.environ,
         "KUBECONFIG": f"/proc/{os.getpid()}/fd/{descriptor}",
-        "PATH": f"{programs.folder}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
+        "PATH": f"{programs}:{os.environ.get('PATH', '/usr/bin:/bin')}",
     }
     command = list(words) or [os.environ.get("SHELL", "/bin/sh")]
     try:

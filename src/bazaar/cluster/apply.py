@@ -90,7 +90,7 @@ class Session:
         self.lost |= await _failed(nodes, work)
         refused = [one for one in self.lost.values() if not isinstance(one, UnreachableError)]
         if refused or not any(node.control_plane for node in self.there):
-            self.complete()
+            raise _failure(self.cluster, self.lost)
 
     async def look(self) -> None:
         """Ask all machines what they are. Raises where one cannot say."""
@@ -104,7 +104,8 @@ class Session:
             await self.attempt(planes[1:], lambda node: self._look(node, True))
         gone = [node for node in self.cluster.nodes if node.bears and node.name in self.lost]
         if gone and not self.facts[self.plane.name].nodes:
-            self.complete()  # a cluster is not begun with a part of its control planes
+            # A cluster is not begun with a part of its control planes.
+            raise _failure(self.cluster, self.lost)
         self.cluster = replace(self.cluster, nodes=tuple(map(self._placed, self.cluster.nodes)))
 
     async def _look(self, node: Node, api: bool) -> None:
@@ -136,6 +137,7 @@ class Session:
         checks.refuse(self.there, self.cluster, self.facts, self.ages)
         keys = store.keys(self.cluster, store=keep)
         way = network.chosen(self.cluster, self.facts)
+        gvisor = self.cluster.gvisor and "runsc" in self.extras.has
         nodes: list[NodePlan] = []
         for node in self.there:
             context = Context(
@@ -146,13 +148,13 @@ class Session:
                 keys,
                 self.programs,
                 self.extras,
-                self.cluster.gvisor,
+                gvisor,
             )
             self.contexts[node.name] = context
             self.wanted[node.name] = desired(context)
             nodes.append(plan_node(context, self.wanted[node.name]))
         authority = pki.trusted(keys["authorities"]["ca"])
-        given = addons.Given(self.cluster.gvisor, self.extras.has, authority)
+        given = addons.Given(gvisor, self.extras.has, authority)
         manifests, digest = addons.document(self.cluster, given)
         asked = [node for node in self.cluster.nodes if node.name in self.facts]
         fresh = not any(self.facts[node.name].nodes for node in asked if node.control_plane)
@@ -171,7 +173,7 @@ class Session:
         ]
         if gone and stopping:
             raise ClusterError(
-                f"{_failure(self.cluster, self.lost, len(self.cluster.nodes)).message}\n"
+                f"{_failure(self.cluster, self.lost).message}\n"
                 f"control planes would be changed meanwhile ({', '.join(stopping)}): nothing was",
                 hint=f"bring {gone[0].name} back, or apply without it: --machines with the others",
             )
@@ -185,7 +187,8 @@ class Session:
             await self.carry(plan)
             took["carry"] = time.monotonic() - began
         for phase in PHASES:
-            if phase == "node":  # what it starts asks the API for what the manifests allow
+            # What nodes start asks the API for what the manifests allow.
+            if phase == "node" and plan.api.manifests:
                 began = time.monotonic()
                 await self.manifests(plan)
                 took["manifests"] = time.monotonic() - began
@@ -202,9 +205,10 @@ class Session:
                     lambda node, phase=phase: self.phase(plan, node, phase),
                 )
             took[phase] = time.monotonic() - began
-        began = time.monotonic()
-        await self.api(plan)
-        took["api"] = time.monotonic() - began
+        if plan.api.nodes:
+            began = time.monotonic()
+            await self.api(plan)
+            took["api"] = time.monotonic() - began
         return took
 
     async def api(self, plan: Plan) -> None:
@@ -249,8 +253,7 @@ class Session:
         """Do what one machine has to do in one phase."""
         if phase == "etcd" and not plan.fresh:
             await self._join(plan, node)
-        one = next(one for one in plan.nodes if one.node.name == node.name)
-        text = script(one, self.wanted[node.name], self.contexts[node.name], phase)
+        text = script(plan.of(node), self.wanted[node.name], self.contexts[node.name], phase)
         await self.connections[node.name].run(
             text, root=True, timeout=SCRIPT_SECONDS, what=_TITLES[phase]
         )
@@ -295,8 +298,8 @@ async def open_session(
 
         progress(f"{cluster.name}: connecting to {_count(len(cluster.nodes))}")
         await session.connect(cluster.nodes, connect)
-        if not some:
-            session.complete()
+        if session.lost and not some:
+            raise _failure(cluster, session.lost)
         yield session
 
 
@@ -325,19 +328,27 @@ async def _failed(
     return failed
 
 
-def _failure(cluster: Cluster, failed: Mapping[str, BazaarError], count: int) -> ClusterError:
+def _failure(
+    cluster: Cluster, failed: Mapping[str, BazaarError], count: int | None = None
+) -> ClusterError:
+    """What machines failed with. ``count``: of so many that were asked, the others did it.
+
+    Without it nothing was changed on any of them.
+    """
     lines: list[str] = []
     for error in failed.values():
         lines.append(f"cluster {cluster.name}: {error.message}")
         said = str(getattr(error, "errors", "")).strip().splitlines()
         lines += [f"  {line.strip()}" for line in said[-5:-1]]
     first = next(iter(failed.values()))
-    rest = count - len(failed)
-    done = f"the other {_count(rest)} did what was asked\n" if rest else ""
-    hint = f"{first.hint}\n" if first.hint else ""
-    return ClusterError(
-        "\n".join(lines), hint=f"{done}{hint}run the same again: it goes on from here"
-    )
+    hints = [first.hint] if first.hint else []
+    if count is None:
+        hints.append("nothing was changed; run the same again then")
+    else:
+        if rest := count - len(failed):
+            hints.insert(0, f"the other {_count(rest)} did what was asked")
+        hints.append("run the same again: it goes on from here")
+    return ClusterError("\n".join(lines), hint="\n".join(hints))
 
 
 def _count(number: int) -> str:

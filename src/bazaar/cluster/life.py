@@ -10,7 +10,7 @@ from bazaar.cluster.apply import Session, each
 from bazaar.cluster.description import Node
 from bazaar.cluster.facts import ADMIN
 from bazaar.cluster.parts import PHASES
-from bazaar.cluster.plan import NodePlan, Plan, plan_node
+from bazaar.cluster.plan import NodePlan, Plan
 from bazaar.cluster.scripts import phases
 from bazaar.errors import BazaarError, ClusterError
 from bazaar.host import remote
@@ -31,6 +31,25 @@ def drain(session: Session, node: Node) -> str:
         f"{kubectl(session).replace('--request-timeout 20s', '')} drain {node.name} "
         "--ignore-daemonsets --delete-emptydir-data --force "
         f"--timeout={DRAIN_SECONDS}s >/dev/null"
+    )
+
+
+def leaders(session: Session) -> str:
+    """A script, for a control plane, that waits until controllers and scheduler are at work.
+
+    One that was started again leads only when the lease of who led before has run out, 15 s:
+    until then nobody follows what is moved. A leader renews its lease every two seconds.
+    """
+    ask = f"{kubectl(session)} -n kube-system get lease $name -o 'jsonpath={{.spec.renewTime}}'"
+    return (
+        "for name in kube-controller-manager kube-scheduler; do\n"
+        f"  seen=$({ask}) renewed=0 tries=0\n"
+        "  while [ $renewed -lt 2 ]; do\n"
+        '    [ $tries -lt 60 ] || { echo "no $name leads" >&2; exit 1; }\n'
+        f"    sleep 1; tries=$((tries + 1)); now=$({ask})\n"
+        '    [ "$now" = "$seen" ] || { renewed=$((renewed + 1)); seen=$now; }\n'
+        "  done\n"
+        "done"
     )
 
 
@@ -58,7 +77,10 @@ async def remove(session: Session, node: Node) -> None:
     with contextlib.suppress(BazaarError):
         async with remote.connect(node.machine, timeout=5) as there:
             await there.run(
-                removal.script(), root=True, timeout=120, what="taking the cluster away"
+                removal.script(session.cluster),
+                root=True,
+                timeout=120,
+                what="taking the cluster away",
             )
 
 
@@ -113,6 +135,8 @@ async def _one(session: Session, plan: Plan, one: NodePlan) -> None:
         f"{kubectl(session)} uncordon {node.name} >/dev/null"
     )
     await first.run(script, root=True, timeout=120, what=f"waiting for {node.name}")
+    if node.control_plane:
+        await first.run(leaders(session), root=True, timeout=120, what="waiting for controllers")
 
 
 async def restore(session: Session, snapshot: Path) -> None:
@@ -147,8 +171,7 @@ async def restore(session: Session, snapshot: Path) -> None:
 
 async def _prepared(session: Session, plan: Plan, node: Node) -> None:
     """Files and containerd, where something of them is missing; nothing that needs etcd."""
-    one = next(one for one in plan.nodes if one.node.name == node.name)
-    if PHASES[0] in phases(one):
+    if PHASES[0] in phases(plan.of(node)):
         await session.phase(plan, node, PHASES[0])
 
 
@@ -158,8 +181,7 @@ async def _brought_back(back: Session | None, node: Node) -> str:
     try:
         await back.look()
         planned = back.plan(keep=True)
-        one = plan_node(back.contexts[node.name], back.wanted[node.name])
-        await _one(back, planned, one)
+        await _one(back, planned, planned.of(node))
     except BazaarError as error:
         return f"{node.name} could not be brought back to {back.programs.version}: {error.message}"
     return f"{node.name} is back at {back.programs.version}"

@@ -50,6 +50,7 @@ class Programs:
     folder: str  # here
     manifest: str  # the digest of its manifest.json
     has: tuple[str, ...] = ()  # the names of what may be there or not
+    lacks: tuple[str, ...] = ()  # what a cluster goes without for that, and why
     packages: str = ""  # here, a folder with the distribution's packages, where they were brought
     system: str = ""  # whose they are: a machine's os_name
 

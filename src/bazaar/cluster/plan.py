@@ -69,6 +69,10 @@ class Plan:
     def empty(self) -> bool:
         return self.api.empty and all(node.empty for node in self.nodes)
 
+    def of(self, node: Node) -> NodePlan:
+        """What has to be done on one of the machines."""
+        return next(one for one in self.nodes if one.node.name == node.name)
+
 
 def plan_node(context: Context, wanted: Desired) -> NodePlan:
     """One machine: what it lacks, what differs, what has to be started for that."""

@@ -12,10 +12,13 @@ from bazaar.errors import ClusterError
 Progress = Callable[[str], None]
 
 
-def script() -> str:
-    """The shell script that does it on one machine."""
+def script(cluster: Cluster) -> str:
+    """The shell script that does it on one machine; it refuses one that is another cluster's."""
     text = (Path(__file__).parent / "removal.sh").read_text()
-    return text.replace("@FOLDER@", FOLDER).replace("@SETS@", SETS)
+    words = {"@FOLDER@": FOLDER, "@SETS@": SETS, "@NAME@": cluster.name}
+    for word, meant in words.items():
+        text = text.replace(word, meant)
+    return text
 
 
 async def reset(cluster: Cluster, progress: Progress) -> None:
@@ -25,10 +28,13 @@ async def reset(cluster: Cluster, progress: Progress) -> None:
 
     async def clear(node: Node) -> None:
         async with remote.connect(node.machine) as there:
-            await there.run(script(), root=True, timeout=120, what="taking the cluster away")
+            await there.run(script(cluster), root=True, timeout=120, what="taking the cluster away")
 
     progress(f"{cluster.name}: taking it away from {len(cluster.nodes)} machines")
     try:
         await each(cluster, cluster.nodes, clear)
     except ClusterError as error:
-        raise ClusterError(error.message, hint="run the same again when they answer") from error
+        raise ClusterError(
+            error.message,
+            hint="run the same again when they answer; where they are lost for good: --forget",
+        ) from error

@@ -1,7 +1,12 @@
 # Takes all of a cluster away from a machine: what was there before it stays. Can be run again.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 set -u
-exec 2>/dev/null
+exec 3>&2 2>/dev/null
+[ -d @FOLDER@ ] || exit 0
+case $(cat @FOLDER@/identity) in
+  '' | '@NAME@ '*) ;;
+  *) echo "it belongs to another cluster by now: $(cat @FOLDER@/identity)" >&3; exit 1 ;;
+esac
 
 # kubelet first: it would start again what is ended. The others need no time to end well.
 units=$(grep -v containerd @FOLDER@/units)
@@ -36,7 +41,8 @@ for table in 'ip bazaar_pods' 'ip6 bazaar_pods' 'ip kube-proxy' 'ip6 kube-proxy'
 done
 
 [ -s @FOLDER@/files ] && while read -r path; do rm -f -- "$path"; done <@FOLDER@/files
-rmdir /etc/systemd/system/containerd.service.d /etc/systemd/system/kubelet.service.d /etc/containerd/certs.d/* /etc/containerd/certs.d
+rmdir /etc/systemd/system/containerd.service.d /etc/systemd/system/kubelet.service.d \
+  /etc/containerd/certs.d/* /etc/containerd/certs.d
 rm -rf /etc/kubernetes /var/lib/etcd /var/lib/etcd.before /var/lib/kubelet /var/lib/kube-proxy \
   /var/lib/bazaar-volumes /etc/coredns /etc/bazaar-node /var/lib/cni /var/log/kubernetes /var/log/pods \
   /var/log/containers /run/netns/cni-* @FOLDER@

@@ -5,9 +5,10 @@ Everything else is asked of the machines.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from bazaar.errors import MissingError, StateError, UsageError
 from bazaar.host import files, paths
 from bazaar.model.machine import Machine
 from bazaar.model.record import names as fields
+
+_MAKE = "`bazaar cluster apply --local 1` makes one here, --machines elsewhere"
 
 
 def folder(name: str) -> Path:
@@ -38,22 +41,26 @@ def the_one(name: str | None) -> str:
     known = names()
     if name is not None:
         if name not in known:
-            listed = f"there are {', '.join(known)}" if known else "there is none"
-            raise MissingError(f"there is no cluster {name}: {listed}")
+            listed = f"those known are {', '.join(known)}" if known else "none is known"
+            raise MissingError(f"there is no cluster {name}: {listed}", hint=_MAKE)
         return name
     if len(known) == 1:
         return known[0]
     if not known:
-        raise MissingError(
-            "there is no cluster",
-            hint="`bazaar cluster apply --local 1` makes one here, --machines elsewhere",
-        )
+        raise MissingError("there is no cluster", hint=_MAKE)
     raise UsageError(f"which cluster? {', '.join(known)}", hint="name it by --name")
 
 
-def lock(name: str, purpose: str) -> Any:
-    """Nobody else changes the cluster meanwhile; a context manager."""
-    return files.lock(paths.state() / "clusters" / f"{name}.lock", purpose)
+@contextlib.contextmanager
+def lock(name: str, purpose: str) -> Generator[None]:
+    """Nobody else changes the cluster meanwhile. Of one that did not come to be nothing is left."""
+    path = paths.state() / "clusters" / f"{name}.lock"
+    with files.lock(path, purpose):
+        try:
+            yield
+        finally:
+            if not folder(name).exists():
+                path.unlink(missing_ok=True)
 
 
 def save(cluster: Cluster, *, local: bool) -> None:
@@ -79,7 +86,6 @@ def load(name: str) -> tuple[Cluster, bool] | None:
 def forget(name: str) -> None:
     """Remove all that is remembered of a cluster."""
     shutil.rmtree(folder(name), ignore_errors=True)
-    (paths.state() / "clusters" / f"{name}.lock").unlink(missing_ok=True)
 
 
 def keys(cluster: Cluster, *, store: bool) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import tarfile
 import tempfile
 import time
@@ -137,9 +138,14 @@ async def _upgraded(
 
 
 def _one_minor(cluster: Cluster, version: str) -> None:
+    from bazaar.cluster import binaries
+
     def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split("."))
 
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        known = ", ".join(binaries.VERSIONS)
+        raise UsageError(f"{version!r} is no version of Kubernetes", hint=f"versions: {known}")
     now, then = numbers(cluster.version), numbers(version)
     if then < now:
         raise UsageError(

@@ -74,9 +74,8 @@ def name_of(request: Request) -> str:
 
 def known(name: str) -> Cluster:
     """A cluster that was made. Raises MissingError."""
-    loaded = store.load(name)
-    if loaded is None:
-        raise MissingError(f"there is no cluster {name}")
+    loaded = store.load(store.the_one(name))
+    assert loaded is not None  # it was among those that are known
     return loaded[0]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from bazaar.cluster import store
 from bazaar.cluster.description import Cluster, Node
-from bazaar.errors import BazaarError, LockedError, MissingError
+from bazaar.errors import BazaarError, ClusterError, LockedError, MissingError
 from bazaar.host import paths
 from bazaar.model.change import Change
 from bazaar.model.record import field, record, replace
@@ -38,6 +38,7 @@ class Outcome:
     changes: list[Change]
     seconds: float
     phases: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what it goes without, and why
 
 
 @record
@@ -133,13 +134,13 @@ async def _each(work: Mapping[str, Awaitable[Result]]) -> dict[str, Result | Baz
 
 def _prepare(request: Request, name: str, progress: Progress) -> Prepared:
     """Make the local machines that lack, and work out what the cluster is to be."""
+    cluster_request.same_version(request, name)
     phases: dict[str, float] = {}
     if lacking := cluster_request.lacking(request, name):
         began = time.monotonic()
         _make_machines(name, lacking, request, progress)
         phases["machines"] = time.monotonic() - began
     cluster = cluster_request.resolved(request, name)
-    cluster_request.same_version(request, name)
     local = request.local is not None or cluster_request.is_local(name)
     leave = leaving(request)
     gone = tuple(node for node in cluster_request.before(name) if node.name in leave)
@@ -165,32 +166,24 @@ def kubeconfig(name: str | None) -> str:
     return safe_dump(document, sort_keys=False)
 
 
-def reset(name: str | None, progress: Progress) -> str:
-    """Take a cluster away from its machines; local machines of its own go altogether."""
+def reset(chosen: str, progress: Progress, *, forget: bool = False) -> None:
+    """Take a cluster away from its machines; local machines of its own go altogether.
+
+    With ``forget``, machines that do not answer are left as they are.
+    """
     from bazaar.cluster import removal
 
-    chosen = store.the_one(name)
     with store.lock(chosen, "cluster reset"):
-        loaded = store.load(chosen)
-        if loaded is None:
-            raise MissingError(f"there is no cluster {chosen}")
-        cluster, local = loaded
-        if local:
+        cluster = cluster_request.known(chosen)
+        if cluster_request.is_local(chosen):
             _destroy_machines(cluster_request.local_names(chosen), chosen, progress)
         else:
-            asyncio.run(removal.reset(cluster, progress))
+            try:
+                asyncio.run(removal.reset(cluster, progress))
+            except ClusterError:
+                if not forget:
+                    raise
         store.forget(chosen)
-    return chosen
-
-
-def forget(name: str) -> None:
-    """Forget what is remembered of a cluster; its machines are not touched."""
-    store.forget(name)
-
-
-def chosen(name: str | None, local: int | None) -> str:
-    """The name of the cluster meant. Raises UsageError, MissingError."""
-    return store.the_one(name or (cluster_request.LOCAL_NAME if local is not None else None))
 
 
 def programs(version: str, progress: Progress) -> tuple[Programs, Programs]:
@@ -203,17 +196,20 @@ def programs(version: str, progress: Progress) -> tuple[Programs, Programs]:
         return brought
     found = binaries.get(version, progress)
     folder = found.folder.parent
+    runsc: Path | None = None
+    addons: Mapping[str, Path] | None = None
+    lacks: list[str] = []
     try:
-        runsc: Path | None = engines.ensure("gvisor", progress)
-    except MissingError:
-        runsc = None
+        runsc = engines.ensure("gvisor", progress)
+    except MissingError as error:
+        lacks.append(f"no kernels of pods' own (RuntimeClass gvisor): {error.message}")
     kubernetes = Programs(version, str(folder), extras.of(folder))
     try:
         addons = binaries.addons(progress)
     except MissingError as error:
-        progress(f"no StorageClass and no metrics: {error.message}")
-        addons = None
-    return kubernetes, extras.make(found.folder / "pause", runsc, addons)
+        lacks.append(f"no StorageClass and no metrics: {error.message}")
+    besides = extras.make(found.folder / "pause", runsc, addons)
+    return kubernetes, replace(besides, lacks=tuple(lacks))
 
 
 async def _planned(cluster: Cluster, progress: Progress) -> Plan:
@@ -243,7 +239,7 @@ async def _applied(prepared: Prepared, progress: Progress) -> Outcome:
         store.save(session.cluster, local=local)
         session.complete()
     changes = [*changes_of(planned), *_going([node.name for node in gone])]
-    return Outcome(session.cluster, changes, 0.0, phases)
+    return Outcome(session.cluster, changes, 0.0, phases, besides.lacks)
 
 
 def changes_of(planned: Plan) -> list[Change]:
