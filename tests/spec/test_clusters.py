@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from bazaar.spec import (
     to_mapping,
     to_yaml,
 )
+from bazaar.spec import cluster_values as values
 from bazaar.spec.text import parse
 from tests.spec.json_schema import accepts
 
@@ -124,6 +127,28 @@ def test_every_mistake_is_told_at_its_place():
     for wanted, line in zip(MISTAKES, lines, strict=False):
         assert line.startswith(wanted), line
     assert not accepts(schema(), parse(WRONG, "").value)
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (values.address, "$(reboot)"),
+        (values.address, '10.0.0.1"'),
+        (values.place, "-v@10.0.0.1"),
+        (values.place, "10.0.0.1;reboot"),
+        (values.version, "1.36.3\n"),
+        (values.domain, "cluster.local\n"),
+        (values.domain, f"{'a' * 64}.local"),
+        (values.taint, "a=b:NoSchedule\n"),
+        (values.user, "root\n"),
+        (values.registry, ".."),
+        (lambda value: values.label("disk", value), "fast\n"),
+        (lambda value: values.label(value, "x"), "disk\n"),
+    ],
+)
+def test_no_value_means_more_in_a_script_than_itself(read: Callable[[str], Any], value: str):
+    with pytest.raises(ValueError, match=" is no| names no| is not"):
+        read(value)
 
 
 def test_services_on_clusters_are_refused_at_their_line():

@@ -21,28 +21,13 @@ from bazaar.spec.fields import (
 
 ROLES = ("control-plane", "worker", "etcd")
 MOST_LOCAL = 100
-_USER = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
-
-
-def _user(value: Any) -> str:
-    import re
-
-    if isinstance(value, str) and re.match(_USER, value):
-        return value
-    raise ValueError(f"{values.show(value)} is no user's name")
-
-
-def _name(value: Any) -> str:
-    return values.label(value)
-
-
 _LABELS = mapping_of(read.label, "labels and their values")
 _TAINTS = list_of(read.taint, "taints such as dedicated=db:NoSchedule")
 _ROLE = choice(*ROLES)
 _READERS: dict[str, Any] = {
-    "name": _name,
+    "name": values.label,
     "address": read.address,
-    "user": _user,
+    "user": read.user,
     "port": values.port,
     "key": host_path,
     "known_hosts": host_path,
@@ -109,7 +94,7 @@ def _machine_schema(*, jump: bool) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "name": text_schema(values.LABEL),
         "address": text_schema(None, "10.0.0.1"),
-        "user": text_schema(_USER),
+        "user": text_schema(read.USER),
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
         "key": text_schema(),
         "known_hosts": text_schema(),

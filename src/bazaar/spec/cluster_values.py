@@ -8,11 +8,14 @@ from typing import Any
 
 from bazaar.spec import values
 
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
+USER = f"^{_USER}$"
 PLACE = re.compile(
-    r"(?:(?P<name>[^=@:]+)=)?(?:(?P<user>[^@=:]+)@)?(?P<host>[^@=:]+)(?::(?P<port>\d{1,5}))?"
+    rf"(?:(?P<name>[^=@:]+)=)?(?:(?P<user>{_USER})@)?"
+    r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?"
 )
 VERSION = r"^[0-9]+\.[0-9]+\.[0-9]+$"
-DOMAIN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
+DOMAIN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 TAINT = r"^[A-Za-z0-9][A-Za-z0-9._/-]*(=[A-Za-z0-9._-]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$"
 LABEL_KEY = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
@@ -33,7 +36,7 @@ def node_name(host: str) -> str:
 def place(value: Any) -> dict[str, Any]:
     """``[NAME=][USER@]ADDRESS[:PORT]`` in its parts."""
     match = PLACE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or any(c.isspace() for c in match["host"]):
+    if match is None:
         raise ValueError(
             f"{values.show(value)} names no machine: [NAME=][USER@]ADDRESS[:PORT], as 10.0.0.1"
         )
@@ -56,16 +59,23 @@ def address(value: Any) -> str:
 
 def version(value: Any) -> str:
     """A version of Kubernetes, ``1.36.3``."""
-    if isinstance(value, str) and re.match(VERSION, value):
+    if isinstance(value, str) and re.fullmatch(VERSION, value):
         return value
     raise ValueError(f"{values.show(value)} is not a version such as '1.36.3' (in quotes)")
 
 
 def domain(value: Any) -> str:
     """A DNS domain, ``cluster.local``."""
-    if isinstance(value, str) and re.match(DOMAIN, value) and len(value) < 254:
+    if isinstance(value, str) and re.fullmatch(DOMAIN, value) and len(value) < 254:
         return value
     raise ValueError(f"{values.show(value)} is not a domain such as cluster.local")
+
+
+def user(value: Any) -> str:
+    """A user's name there."""
+    if isinstance(value, str) and re.fullmatch(USER, value):
+        return value
+    raise ValueError(f"{values.show(value)} is no user's name")
 
 
 def truth(value: Any) -> bool:
@@ -77,7 +87,7 @@ def truth(value: Any) -> bool:
 
 def taint(value: Any) -> str:
     """A taint as kubectl has it, ``key=value:NoSchedule``."""
-    if isinstance(value, str) and re.match(TAINT, value):
+    if isinstance(value, str) and re.fullmatch(TAINT, value):
         return value
     raise ValueError(
         f"{values.show(value)} is no taint: KEY[=VALUE]:EFFECT, the effect NoSchedule, "
@@ -87,10 +97,10 @@ def taint(value: Any) -> str:
 
 def label(key: str, value: Any) -> tuple[str, str]:
     """One label of a node: a name and a value as Kubernetes takes them."""
-    if not re.match(LABEL_KEY, key):
+    if not re.fullmatch(LABEL_KEY, key):
         raise ValueError(f"{values.show(key)} is no label's name, such as example.com/disk")
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(value, dict | list | tuple) or not re.match(LABEL_VALUE, text):
+    if isinstance(value, dict | list | tuple) or not re.fullmatch(LABEL_VALUE, text):
         raise ValueError(f"{values.show(value)} is no label's value: letters, digits, '-._'")
     return key, text
 
@@ -105,7 +115,7 @@ def url(value: Any) -> str:
 
 def registry(value: str) -> str:
     """A registry's host, with its port where it has one; ``_default`` is all others."""
-    if re.fullmatch(r"_default|[A-Za-z0-9.-]+(:[0-9]{1,5})?", value):
+    if re.fullmatch(r"_default|[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", value):
         return value
     raise ValueError(f"{values.show(value)} is no registry's host, such as docker.io")
 

@@ -50,7 +50,7 @@ def meant(wrong: str, known: Iterable[str]) -> str:
 
 def label(value: Any) -> str:
     """A name: a DNS label (RFC 1123), since names become host names and addresses."""
-    if isinstance(value, str) and re.match(LABEL, value) and "\n" not in value:
+    if isinstance(value, str) and re.fullmatch(LABEL, value):
         return value
     raise ValueError(
         f"{show(value)} is no name: up to 63 lower-case letters, digits and '-', "
@@ -109,7 +109,7 @@ def memory_bytes(value: str) -> int:
 def memory(value: Any) -> str:
     """A size of memory; a bare number counts bytes. At least 4M, less starts no program."""
     written = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(written, str) or len(written) > 20 or not re.match(MEMORY, written):
+    if not isinstance(written, str) or len(written) > 20 or not re.fullmatch(MEMORY, written):
         raise ValueError(f"{show(value)} is not a size of memory such as 256M or 1G")
     size = memory_bytes(written)
     if not 4 << 20 <= size <= 1 << 50:
@@ -132,7 +132,7 @@ def duration(value: Any) -> str:
     """A length of time up to a day, above 0; a bare number counts seconds."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     written = f"{value}s" if number else value
-    if isinstance(written, str) and len(written) <= 20 and re.match(DURATION, written):
+    if isinstance(written, str) and len(written) <= 20 and re.fullmatch(DURATION, written):
         seconds = duration_seconds(written)
         if 0.001 <= seconds <= 86400:
             whole = round(seconds * 1000)  # milliseconds; what is finer nobody keeps
@@ -152,7 +152,7 @@ def rate(value: Any) -> str:
     """Packets in a time, ``2000/s`` or ``600/m``; a bare number counts per second."""
     number = isinstance(value, int) and not isinstance(value, bool)
     written = f"{value}/s" if number else value
-    if isinstance(written, str) and len(written) <= 20 and re.match(RATE, written):
+    if isinstance(written, str) and len(written) <= 20 and re.fullmatch(RATE, written):
         amount, unit = written.split("/")
         if 0 < rate_per_second(written) <= 100_000_000:
             return f"{float(amount):.15g}/{unit}"
@@ -224,7 +224,7 @@ def published(value: Any) -> str:
     """Where the host answers: ``8080`` is loopback only, ``0.0.0.0:8080`` everywhere."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"127.0.0.1:{port(value)}"
-    if isinstance(value, str) and re.match(ADDRESS_AND_PORT, value):
+    if isinstance(value, str) and re.fullmatch(ADDRESS_AND_PORT, value):
         address, _, number = value.rpartition(":")
         try:
             return f"{ipaddress.IPv4Address(address or '127.0.0.1')}:{port(int(number))}"
@@ -247,7 +247,7 @@ def inside(value: Any) -> str:
 
 def variable(value: Any) -> str:
     """The name of an environment variable."""
-    if isinstance(value, str) and re.match(VARIABLE, value) and len(value) < 256:
+    if isinstance(value, str) and re.fullmatch(VARIABLE, value) and len(value) < 256:
         return value
     raise ValueError(f"{show(value)} is not a variable's name: letters, digits and '_'")
 
