@@ -115,6 +115,13 @@ def test_ranges_that_do_not_go_together_are_refused(more: dict[str, str], messag
         check(cluster(1, 1, **more))
 
 
+def test_an_address_that_is_none_gets_into_no_script():
+    of = dual()
+    odd = replace(of.nodes[1], address6="fd00::1;reboot")
+    with pytest.raises(SpecError, match="w1: 'fd00::1;reboot', as it says, is no IPv6 address"):
+        check(replace(of, nodes=(of.nodes[0], odd)))
+
+
 def test_a_machine_without_ipv6_is_refused_where_it_is_needed():
     of = cluster(1, 1, **DUAL)
     with pytest.raises(SpecError, match="no way out by IPv6"):

@@ -113,6 +113,10 @@ def test_manifests_get_the_label_and_are_known_again():
         ("{a: b", "/a.yaml is no YAML"),
         ("a: b", "/a.yaml: object 1 needs apiVersion, kind and metadata.name"),
         ("{apiVersion: v1, kind: $(x), metadata: {name: a}}", "object 1 needs"),
+        ("{apiVersion: v1, kind: X, metadata: {name: a, labels: b}}", "object 1 needs"),
+        ("{kind: List, items: [{kind: List, items: []}]}", "object 1 needs"),
+        ("{kind: List, items: 1}", "object 1 needs"),
+        ("a: 2026-13-45", "/a.yaml is no YAML: month must be"),
     ],
 )
 def test_what_is_no_manifest_is_refused_before_anything_is_done(text: str, message: str):

@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 
 from bazaar.cluster import metrics, storage
-from bazaar.cluster.description import Cluster
+from bazaar.cluster.description import Cluster, objects_of
 from bazaar.cluster.objects import LABEL, NAMESPACE, OWNER, binding, endpoints, made, named
 from bazaar.cluster.pki import ADMINS
 from bazaar.model.record import record
@@ -44,32 +44,28 @@ def manifests(cluster: Cluster, given: Given) -> list[dict[str, Any]]:
 
 def document(cluster: Cluster, given: Given) -> tuple[str, str]:
     """The manifests as one YAML text, and its digest."""
-    from yaml import safe_dump_all
+    import yaml
 
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     objects = [*manifests(cluster, given), *_further(cluster)]
-    text = safe_dump_all(objects, sort_keys=False)
+    text = yaml.dump_all(objects, Dumper=dumper, sort_keys=False)
     return text, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _further(cluster: Cluster) -> list[dict[str, Any]]:
     """The user's own objects, with the label by which they are found again."""
-    from yaml import safe_load_all
-
     found: list[dict[str, Any]] = []
-    for text in cluster.manifests.values():
-        for one in safe_load_all(text):
-            items = one.get("items", []) if one and one["kind"] == "List" else [one]
-            for item in filter(None, items):
-                metadata = item["metadata"]
-                labels: dict[str, str] = {**(metadata.get("labels") or {}), LABEL: OWNER}
-                found.append({**item, "metadata": {**metadata, "labels": labels}})
+    for one in (one for text in cluster.manifests.values() for one in objects_of(text)):
+        metadata = one["metadata"]
+        labels: dict[str, str] = {**(metadata.get("labels") or {}), LABEL: OWNER}
+        found.append({**one, "metadata": {**metadata, "labels": labels}})
     return found
 
 
 def kinds(text: str) -> list[str]:
     """The kinds among manifests, as kubectl takes them: KIND.VERSION.GROUP."""
     found: dict[str, None] = {}
-    for one in _loaded(text):
+    for one in objects_of(text):
         group, _, version = str(one["apiVersion"]).rpartition("/")
         found[f"{one['kind']}.{version}.{group}"] = None
     return sorted(found)
@@ -78,7 +74,7 @@ def kinds(text: str) -> list[str]:
 def identities(text: str) -> list[str]:
     """The objects among manifests, each as ``GROUP KIND NAMESPACE NAME``, ``-`` for none."""
     found: list[str] = []
-    for one in _loaded(text):
+    for one in objects_of(text):
         group = str(one["apiVersion"]).rpartition("/")[0] or "-"
         metadata = one["metadata"]
         # Without one it is of no namespace, or of kubectl's default: its kind would tell.
@@ -86,12 +82,6 @@ def identities(text: str) -> list[str]:
         for namespace in (named,) if named else ("-", "default"):
             found.append(f"{group} {one['kind']} {namespace} {metadata['name']}")
     return found
-
-
-def _loaded(text: str) -> list[dict[str, Any]]:
-    from yaml import safe_load_all
-
-    return [one for one in safe_load_all(text) if one]
 
 
 def _access() -> list[dict[str, Any]]:
