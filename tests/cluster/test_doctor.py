@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bazaar.cluster import doctor, pki
+from bazaar.cluster import doctor
 from bazaar.cluster.desired import desired
 from bazaar.errors import RemoteError
 from tests.cluster.conftest import FRESH, cluster, context, keys
@@ -60,22 +60,37 @@ def test_each_finding_has_its_remedy():
     assert all(one.remedy for one in found)
 
 
-def test_certificates_that_end_are_told():
+def test_certificates_that_end_are_told(monkeypatch: pytest.MonkeyPatch):
     of = cluster()
     pem = keys(of)["authorities"]["ca"]["certificate"]
-    held = pki.renewed({}, of, time.time())["pairs"]["cp1/apiserver"]["certificate"]
+    pair = keys(of)["pairs"]["cp1/apiserver"]
+    held = pair["certificate"]
     lines = "".join(
         f"certificate /etc/kubernetes/pki/{name} {base64.b64encode(text.encode()).decode()}\n"
         for name, text in (("ca.crt", pem), ("apiserver.crt", held), ("odd.crt", "none"))
     )
     answer = answered(lines + ANSWER)
-    said = [one.what for one in doctor.findings(of, of.nodes[0], answer)]
-    assert "/etc/kubernetes/pki/odd.crt holds no certificate" in said
-    assert not any("apiserver.crt ends" in what for what in said)
+
+    def said_at(moment: float) -> dict[str, str]:
+        monkeypatch.setattr(doctor.time, "time", lambda: moment)
+        found = doctor.findings(of, of.nodes[0], answer)
+        return {one.what: one.remedy for one in found if "/pki/" in one.what}
+
+    assert list(said_at(time.time())) == ["/etc/kubernetes/pki/odd.crt holds no certificate"]
+    path = "the certificate in /etc/kubernetes/pki/apiserver.crt"
+    soon, late = said_at(pair["until"] - 5 * 86400), said_at(pair["until"] + 86400)
+    assert soon[f"{path} ends in 5 days"] == "`bazaar cluster apply`"
+    assert late[f"{path} ended 1 days ago"] == "`bazaar cluster apply`"
+    (ended,) = (remedy for what, remedy in said_at(pair["until"] * 2).items() if "ca.crt" in what)
+    assert ended == "`bazaar cluster certs rotate --ca`"
 
 
-def test_what_is_applied_is_what_the_benchmark_asks_for():
-    of = cluster(3, 1)
+@pytest.mark.parametrize(
+    ("hardening", "left"), [("none", {"1.2.1", "1.2.9", "4.2.13"}), ("cis", set())]
+)
+def test_what_is_applied_is_what_the_benchmark_asks_for(hardening: str, left: set[str]):
+    of = cluster(3, 1, hardening=hardening)
+    warned: set[str] = set()
     for node in of.nodes:
         files = desired(context(of, node)).files
         lines: list[str] = []
@@ -90,6 +105,27 @@ def test_what_is_applied_is_what_the_benchmark_asks_for():
         answer = answered("".join(lines) + "end=doctor\n")
         found = list(doctor.findings(of, node, answer))
         assert [one for one in found if one.severity == "fail"] == []
+        warned |= {one.number for one in found}
+    assert warned == left
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "owner", "numbers"),
+    [
+        ("/etc/kubernetes/pki/kubelet.key", "640", "root:root", ["1.1.21"]),
+        ("/etc/kubernetes/pki/etcd", "755", "root:root", []),
+        ("/etc/kubernetes/kubelet.conf", "600", "nobody:root", ["4.1.6"]),
+        ("/etc/kubernetes/super-admin.conf", "644", "root:root", ["1.1.13"]),
+        ("/etc/kubernetes/coredns.conf", "644", "root:root", [""]),
+        ("/var/lib/etcd", "755", "nobody:root", ["1.1.11", "1.1.12"]),
+        ("/etc/audit.yaml", "666", "root:root", [""]),
+    ],
+)
+def test_files_are_their_owner_s(path: str, mode: str, owner: str, numbers: list[str]):
+    of = cluster()
+    answer = answered(f"mode {mode} {owner} {path}\nend=doctor\n")
+    found = [one for one in doctor.findings(of, of.nodes[0], answer) if path in one.what]
+    assert [one.number for one in found] == numbers
 
 
 def test_an_answer_cut_short_is_refused():
@@ -98,7 +134,10 @@ def test_an_answer_cut_short_is_refused():
 
 
 WORDS = st.sampled_from(
-    ["mode", "flag", "space", "dns", "etcd", "alarm", "failed", "certificate", "x", "9", "1%", "ff"]
+    [
+        *("mode", "flag", "space", "dns", "etcd", "alarm", "failed", "certificate"),
+        *("kubelet|a: 2026-13-45", "x", "9", "1%", "ff", "x" * 30, "0" * 30),
+    ]
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,7 +130,7 @@ def parse(text: str, machine: str, now: float) -> Answer:
         _settings("\n".join(settings)),
         {r[2]: (int(r[0]), int(r[1].rstrip("%"))) for r in rows.get("space", []) if _space(r)},
         tuple(r[0] for r in rows.get("failed", [])),
-        {r[0]: "".join(r[1:]) for r in rows.get("dns", []) if set(r[-1]) <= _HEX},
+        {r[0]: "".join(r[1:]) for r in rows.get("dns", []) if set("".join(r[1:])) <= _HEX},
         _health(next((" ".join(row) for row in rows.get("etcd", [])), "")),
         tuple(" ".join(r) for r in rows.get("alarm", []) if any(r)),
     )
@@ -172,9 +173,6 @@ def findings(cluster: Cluster, node: Node, answer: Answer) -> Iterator[Finding]:
     yield from _rules(answer, fail, warn)
 
 
-Make = Callable[[str, str, str], Finding]
-
-
 def _running(answer: Answer, fail: Callable[..., Finding]) -> Iterator[Finding]:
     ours = {name for name, unit in answer.facts.units.items() if unit.active != "active"}
     for name in sorted(ours):
@@ -213,31 +211,24 @@ def _keys(
             continue
         left = min(one.not_valid_after_utc.timestamp() for one in chain) - now
         said = f"the certificate in {path}"
+        renewal = "certs rotate --ca" if path.endswith("ca.crt") else "apply"
         if left < 0:
-            yield fail(f"{said} ended {-left / 86400:.0f} days ago", "`bazaar cluster apply`")
+            said = f"{said} ended {-left / 86400:.0f} days ago"
+            yield fail(said, f"`bazaar cluster {renewal}`")
         elif left < pki.RENEW_DAYS * 86400:
-            remedy = "`bazaar cluster certs rotate --ca`" if "ca.crt" in path else "cluster apply"
-            yield warn(f"{said} ends in {left / 86400:.0f} days", remedy)
-
-
-_PRIVATE = (".key", ".conf", "encryption.yaml")
+            yield warn(f"{said} ends in {left / 86400:.0f} days", f"`bazaar cluster {renewal}`")
 
 
 def _files(answer: Answer, fail: Callable[..., Finding]) -> Iterator[Finding]:
-    """The benchmark's 1.1 and 4.1, by kinds of files."""
     for path, (mode, owner) in answer.modes.items():
-        if path.startswith("/etc/kubernetes/") and path.endswith(_PRIVATE):
-            most, number = 0o600, "4.1.5" if "kubelet" in path else "1.1.13"
-        elif path in ("/var/lib/etcd", "/var/log/kubernetes"):
-            most, number = 0o700, "1.1.11"
-        else:
-            most, number = 0o755 if mode & 0o111 else 0o644, "1.1.20"
+        file = next(one for one in doctor_rules.FILES if fnmatchcase(path, one.pattern))
+        most = file.most | (0o111 if mode & 0o111 and file.most & 0o044 else 0)
         if mode & ~most:
-            yield fail(
-                f"{path} has mode {mode:o}", f"`chmod {most:o} {path}` there, or apply", number
-            )
+            remedy = f"`chmod {most:o} {path}` there, or apply"
+            yield fail(f"{path} has mode {mode:o}", remedy, file.by_mode)
         if owner != "root:root":
-            yield fail(f"{path} belongs to {owner}", f"`chown root:root {path}` there", number)
+            remedy = f"`chown root:root {path}` there"
+            yield fail(f"{path} belongs to {owner}", remedy, file.by_owner)
 
 
 def _rules(
@@ -245,7 +236,9 @@ def _rules(
 ) -> Iterator[Finding]:
     for rule in doctor_rules.RULES:
         given = answer.flags.get(rule.component)
-        if given is not None and not rule.test(given.get(rule.flag)):
+        if given is None or rule.unless in given:
+            continue
+        if not rule.test(given.get(rule.flag)):
             make = warn if rule.warning else fail
             said = f"{rule.component}: {rule.said} (--{rule.flag})"
             yield make(said, rule.remedy, rule.number)
@@ -305,7 +298,7 @@ def _settings(text: str) -> Mapping[str, Any]:
 
     try:
         found = safe_load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):  # a date that is none is a ValueError
         return {}
     return found if isinstance(found, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]
 

@@ -1,7 +1,7 @@
 """What the CIS Kubernetes Benchmark asks of flags, as a table: kube-bench's findings, by number.
 
-Its checks of files are in `doctor`, by kinds of files. What is a matter of policies inside the
-cluster (chapter 5) is not looked at.
+Its checks of files are by kinds of files. What is a matter of policies inside the cluster
+(chapter 5) is not looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Rule:
     said: str  # what is wrong where it fails
     remedy: str
     warning: bool = False  # not what everybody wants
+    unless: str = ""  # another flag that settles it
 
 
 def _is(*wanted: str | None) -> Test:
@@ -52,6 +53,7 @@ def _least(number: int) -> Test:
 
 
 _AGAIN = "`bazaar cluster apply` sets it again"
+_CIS = "say `hardening: cis` of the cluster in its description, and apply"
 _EXTRA = "take it out of the cluster's extra arguments, and apply"
 _API = "kube-apiserver"
 _MANAGER = "kube-controller-manager"
@@ -62,9 +64,9 @@ RULES = (
         "anonymous-auth",
         _is("false"),
         "anonymous requests are let in (RBAC lets them read health and version alone)",
-        "the balancers ask for health so; with one control plane, set anonymous-auth: 'false' "
-        "in its extra arguments",
+        _CIS,
         warning=True,
+        unless="authentication-config",  # it says what they may ask
     ),
     Rule("1.2.2", _API, "token-auth-file", _unset, "static tokens are let in", _EXTRA),
     Rule(
@@ -91,7 +93,7 @@ RULES = (
         "enable-admission-plugins",
         _holds("EventRateLimit"),
         "events are not limited by rate",
-        "needs an admission configuration of its own; add it by extra arguments",
+        _CIS,
         warning=True,
     ),
     Rule(
@@ -225,7 +227,36 @@ SETTINGS = (
         _at("podPidsLimit"),
         lambda value: isinstance(value, int) and value > 0,
         "a pod may take all process numbers",
-        "Bazaar sets no such limit yet; where strangers' pods run, give them `kernel: own`",
+        _CIS,
         warning=True,
     ),
+)
+
+
+@record
+class Files:
+    """One check of the files of a kind: their mode, and that they are root's."""
+
+    pattern: str  # of the path; the first that fits holds
+    most: int  # of the mode; what one may read, one may run or enter where it can be
+    by_mode: str = ""  # the number of the check
+    by_owner: str = ""
+
+
+FILES = (
+    Files("/etc/kubernetes/pki/*.key", 0o600, "1.1.21", "1.1.19"),
+    Files("/etc/kubernetes/pki/*", 0o644, "1.1.20", "1.1.19"),
+    Files("/etc/kubernetes/kubelet.conf", 0o600, "4.1.5", "4.1.6"),
+    Files("/etc/kubernetes/*admin.conf", 0o600, "1.1.13", "1.1.14"),
+    Files("/etc/kubernetes/scheduler.conf", 0o600, "1.1.15", "1.1.16"),
+    Files("/etc/kubernetes/controller-manager.conf", 0o600, "1.1.17", "1.1.18"),
+    Files("/etc/kubernetes/kube-proxy.conf", 0o600, "4.1.3", "4.1.4"),
+    Files("/etc/kubernetes/*.conf", 0o600),
+    Files("/etc/kubernetes/encryption.yaml", 0o600),
+    Files("/var/lib/etcd", 0o700, "1.1.11", "1.1.12"),
+    Files("/var/log/kubernetes", 0o700),
+    Files("/var/lib/kubelet/config.yaml", 0o644, "4.1.9", "4.1.10"),
+    Files("/etc/cni/net.d/*", 0o644, "1.1.9", "1.1.10"),
+    Files("/etc/systemd/system/kubelet.service", 0o644, "4.1.1", "4.1.2"),
+    Files("*", 0o644),
 )
