@@ -12,7 +12,7 @@ import pytest
 
 from bazaar.cluster import bundle, extras, vault
 from bazaar.cluster.parts import Programs
-from bazaar.errors import ChecksumError, UsageError
+from bazaar.errors import ChecksumError, StateError, UsageError
 from bazaar.host import files, machines, packages
 from bazaar.up import cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
@@ -94,6 +94,22 @@ def test_what_was_changed_on_the_way_is_not_taken(keys: Path):
         bundle.take(target, None)
     assert bundle.taken("1.36.3") is None
     assert [path.name for path in (keys / "cache" / "cluster").iterdir()] == []
+
+
+def test_what_is_no_fault_of_the_bundle_is_told_as_what_it_is(keys: Path):
+    target = made(keys)
+    (keys / "cache").mkdir()
+    (keys / "cache" / "cluster").write_text("in the way")
+    with pytest.raises(StateError, match=r"small.tar cannot be taken: .*/cache/cluster: File exi"):
+        bundle.take(target, None)
+    with pytest.raises(UsageError, match="nowhere.tar: there is no such file"):
+        bundle.take(keys / "nowhere.tar", None)
+
+
+def test_a_list_without_the_programs_is_refused(keys: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bundle.Path, "rglob", lambda *_: iter(()))
+    with pytest.raises(UsageError, match="its list is unreadable: .*manifest.json"):
+        bundle.take(made(keys), None)
 
 
 def test_what_is_not_in_the_list_is_not_taken(keys: Path):

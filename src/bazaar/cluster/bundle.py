@@ -152,13 +152,18 @@ def take(source: Path, public: Path | None) -> str:
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Generator[tarfile.TarFile]:
+    if not source.is_file():
+        raise UsageError(f"{source}: there is no such file")
     try:
         with tarfile.open(source, "r:") as archive:
             yield archive
-    except FileNotFoundError as error:
-        raise UsageError(f"{source}: there is no such file") from error
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError) as error:
         raise UsageError(f"{source} is no bundle: {error}") from error
+    except OSError as error:
+        raise StateError(
+            f"{source} cannot be taken: {error.filename or source}: {error.strerror or error}",
+            hint="mend that, and run the same again: what was taken so far is gone",
+        ) from error
 
 
 def _list_of(source: Path, archive: tarfile.TarFile, public: Path | None) -> Contents:
@@ -176,6 +181,8 @@ def _list_of(source: Path, archive: tarfile.TarFile, public: Path | None) -> Con
             raise UsageError(f"{source}: {told['format']} is not known here")
         listed = {str(k): (str(d), int(n), int(m)) for k, (d, n, m) in told["files"].items()}
         sets = {str(kind): str(name) for kind, name in told["sets"].items()}
+        for kind in {"kubernetes", "extras", *sets}:
+            _ = sets[kind], listed[f"{kind}/manifest.json"]
         found = Contents(
             str(told["version"]), str(told["system"]), sets, tuple(told["has"]), listed
         )

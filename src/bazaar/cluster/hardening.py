@@ -1,8 +1,8 @@
 """What the CIS benchmark for Kubernetes asks for that is not so by default (`hardening: cis`).
 
 Its numbers, those of kube-bench's cis-1.9 and later, stand beside each setting. Not done, since
-it would break what it is to protect: AlwaysPullImages (add-ons' images are in no registry),
-rotateCertificates (the certificates are issued and renewed by Bazaar), an etcd that is not root's.
+it would break what it is to protect: AlwaysPullImages (add-ons' images are in no registry), an
+etcd that is not root's.
 """
 
 from __future__ import annotations
