@@ -133,9 +133,11 @@ def test_what_is_no_more_among_the_manifests_is_pruned(tmp_path: Path):
     kubectl.write_text(f"""#!/bin/sh
 echo "$*" >>{tmp_path}/calls
 case "$*" in
-  *"get configmap bazaar"*) echo ConfigMap.v1. Gone.v1.x.io ;;
+  *"get configmap bazaar"*) echo ConfigMap.v1. Gone.v1.x.io Lost.v1.x.io ;;
   *"get ConfigMap.v1."*) printf 'v1 ConfigMap default one\\nv1 ConfigMap default old\\n' ;;
-  *"get Gone.v1.x.io"*) printf 'x.io/v1 Gone - big\\n' ;;
+  *"get Gone.v1.x.io"*) [ -e {tmp_path}/asked ] || {{ touch {tmp_path}/asked; exit 1; }}
+    printf 'x.io/v1 Gone - big\\n' ;;
+  *"get Lost.v1.x.io"*) echo "error: the server doesn't have a resource type 'x'" >&2; exit 1 ;;
 esac
 """)
     kubectl.chmod(0o755)
@@ -150,6 +152,8 @@ esac
         "-n default ConfigMap.v1. old --ignore-not-found --wait=false",
         "Gone.v1.x.io big --ignore-not-found --wait=false",
     ]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"kubectl", "calls", "asked", "said"}
 
 
 def test_a_mirror_s_change_starts_nothing_again_and_a_proxy_s_does():

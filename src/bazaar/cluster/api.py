@@ -35,9 +35,14 @@ if [ -n "$before" ]; then
   cat >@FOLDER@/wanted <<'END'
 @WANTED@
 END
-  for kind in $(printf '%s\n' $before @KINDS@ | sort -u); do
-    k get "$kind" -A -l @LABEL@ -o go-template='@TEMPLATE@' 2>/dev/null || true
-  done | sort -u | while read -r version kind namespace name; do
+  # A kind that is gone has no objects; any other refusal is one, else they were forgotten.
+  listed() {
+    k get "$1" -A -l @LABEL@ -o go-template='@TEMPLATE@' >>@FOLDER@/found 2>@FOLDER@/refused ||
+      grep "doesn't have a resource type" @FOLDER@/refused || { cat @FOLDER@/refused; false; }
+  }
+  : >@FOLDER@/found
+  for kind in $(printf '%s\n' $before @KINDS@ | sort -u); do again listed "$kind"; done
+  sort -u @FOLDER@/found | while read -r version kind namespace name; do
     case $version in */*) group=${version%/*} ;; *) group=- ;; esac
     grep -qxFe "$group $kind $namespace $name" @FOLDER@/wanted && continue
     [ "$kind/$name" != ConfigMap/@MARK@ ] || continue
@@ -45,7 +50,7 @@ END
     [ "$namespace" = - ] || word="-n $namespace $word"
     again k delete $word "$name" --ignore-not-found --wait=false
   done
-  rm -f @FOLDER@/wanted
+  rm -f @FOLDER@/wanted @FOLDER@/found @FOLDER@/refused
 fi"""
 
 
@@ -81,10 +86,10 @@ def _head(context: Context) -> list[str]:
 def _applied(plan: ApiPlan) -> Iterator[str]:
     manifests, kinds = plan.manifests, " ".join(addons.kinds(plan.manifests))
     apply = "apply --server-side --force-conflicts --field-manager bazaar"
-    # A user's own may hold secrets.
+    # A user's own may hold secrets: they stay no longer than they are needed.
     end = "END-OF-MANIFESTS"
     yield f"(umask 077; cat >{FOLDER}/manifests.yaml) <<'{end}'\n{manifests}{end}"
-    yield f"again k {apply} -f {FOLDER}/manifests.yaml"
+    yield f"again k {apply} -f {FOLDER}/manifests.yaml\nrm {FOLDER}/manifests.yaml"
     yield (
         _PRUNE.replace("@FOLDER@", FOLDER)
         .replace("@MARK@", addons.MARK)
