@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bazaar.cluster import binaries, extras
+import pytest
+
+from bazaar.cluster import binaries, extras, vault
 from bazaar.host import machines, paths
 from bazaar.up import cluster_life, cluster_request, clusters
+from tests.host.conftest import need_machines
 
 IMAGE = "bazaar.local/agnhost:1"
 QUIET = str  # a progress callback that says nothing
+
+
+@contextlib.contextmanager
+def own_state(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder with a state and a key of its own; the machines made meanwhile go at its end."""
+    need_machines()
+    folder = factory.mktemp(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAZAAR_STATE", str(folder / "state"))
+        patch.setenv(vault.KEY_FILE, str(folder / "key"))
+        try:
+            yield folder
+        finally:
+            machines.destroy(None, QUIET)
 
 
 class Kubectl:

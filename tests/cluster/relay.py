@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from bazaar.model.record import record
 
 _CHUNK = 64 << 10
-_QUIET = 0.02  # so long nothing came the other way: what comes now is an answer, not traffic
 
 
 @record
@@ -25,16 +24,11 @@ class Relay:
         """How often one side spoke after the other: two are a round trip."""
         return self.counts["turns"]
 
-    @property
-    def sent(self) -> int:
-        """The bytes of both directions."""
-        return self.counts["bytes"]
-
 
 @contextlib.contextmanager
 def relayed(address: str, port: int = 22, latency: float = 0.0) -> Iterator[Relay]:
     """A relay to an address; each byte takes ``latency`` seconds longer, in either direction."""
-    counts = {"turns": 0, "bytes": 0}
+    counts = {"turns": 0}
     loop = asyncio.new_event_loop()
     ready: list[int] = []
     up = threading.Event()
@@ -99,7 +93,6 @@ async def _carried(
 
     writing = asyncio.ensure_future(written())
     while chunk := await source.read(_CHUNK):
-        counts["bytes"] += len(chunk)
         if last[0] != way:
             counts["turns"] += 1
             last[0] = way

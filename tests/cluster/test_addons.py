@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import vault
-from bazaar.host import machines
 from bazaar.up import cluster_file, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod
 
 pytestmark = [pytest.mark.xdist_group("cluster-addons"), pytest.mark.timeout(3600)]
 NAME = "fair-here"
@@ -43,22 +40,16 @@ data: {kind: herring}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("addons")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with own_state(tmp_path_factory, "addons") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def kubectl(folder: Path) -> Iterator[Kubectl]:
-    need_machines()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        try:
-            apply(folder, "")
-            bring(NAME)
-            yield Kubectl(NAME, folder)
-        finally:
-            machines.destroy(None, QUIET)
+def kubectl(folder: Path) -> Kubectl:
+    apply(folder, "")
+    bring(NAME)
+    return Kubectl(NAME, folder)
 
 
 def apply(folder: Path, options: str) -> clusters.Outcome:

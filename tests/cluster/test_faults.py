@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import facts, vault
 from bazaar.errors import BazaarError, ClusterError, SpecError
-from bazaar.host import machines, paths, remote
+from bazaar.host import machines, remote
 from bazaar.up import cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, healthy, on
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, healthy, on, own_state
 
 pytestmark = [pytest.mark.xdist_group("cluster-faults"), pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,19 +27,9 @@ PHASES = ("looking at", "files and containerd", "etcd,", "control plane,", "kube
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machines.LocalMachine]:
     """A machine that sees our programs, and is no part of a cluster yet."""
-    need_machines()
-    folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        shown = paths.cache() / "cluster"
-        shown.mkdir(parents=True, exist_ok=True)
-        packages = ("containerd", "runc", "haproxy")
-        try:
-            (made,) = machines.create(1, QUIET, packages=packages, binds={shown: facts.SETS})
-            yield made
-        finally:
-            machines.destroy(None, QUIET)
+    with own_state(tmp_path_factory, "faults"):
+        (made,) = clusters.make_machines(1, QUIET)
+        yield made
 
 
 @pytest.fixture

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import vault
 from bazaar.errors import BazaarError
-from bazaar.host import machines
 from bazaar.up import cluster_file, cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, healthy, on
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, Kubectl, healthy, on, own_state
 
 pytestmark = [pytest.mark.xdist_group("cluster-file"), pytest.mark.timeout(1800)]
 FILE = """\
@@ -37,19 +34,12 @@ NAME = "fair-apart"
 def applied(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Path, dict[str, clusters.Outcome | BazaarError]]]:
-    need_machines()
-    folder = tmp_path_factory.mktemp("file")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        try:
-            made = [one.machine for one in clusters.make_machines(2, QUIET)]
-            words = [(one.name, one.address, one.key, one.known_hosts) for one in made]
-            path = folder / "fair.yaml"
-            path.write_text(FILE % (*words[0], *words[1]))
-            yield path, clusters.apply_all(cluster_file.requests(str(path)), QUIET)
-        finally:
-            machines.destroy(None, QUIET)
+    with own_state(tmp_path_factory, "file") as folder:
+        made = [one.machine for one in clusters.make_machines(2, QUIET)]
+        words = [(one.name, one.address, one.key, one.known_hosts) for one in made]
+        path = folder / "fair.yaml"
+        path.write_text(FILE % (*words[0], *words[1]))
+        yield path, clusters.apply_all(cluster_file.requests(str(path)), QUIET)
 
 
 def test_one_that_cannot_be_reached_stops_no_other(applied):

@@ -12,8 +12,7 @@ from bazaar.cluster import vault
 from bazaar.host import machines
 from bazaar.up import cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod, service
 
 pytestmark = [pytest.mark.xdist_group("cluster-many"), pytest.mark.timeout(3600)]
 NAME = "many"
@@ -21,16 +20,10 @@ NAME = "many"
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    need_machines()
-    folder = tmp_path_factory.mktemp("cluster")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
+    with own_state(tmp_path_factory, "cluster") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(vault.PASSPHRASE, "correct horse battery staple")
-        try:
-            clusters.apply(Request(name=NAME, local=4), QUIET)
-            yield Kubectl(NAME, folder)
-        finally:
-            machines.destroy(None, QUIET)
+        clusters.apply(Request(name=NAME, local=4), QUIET)
+        yield Kubectl(NAME, folder)
 
 
 def test_all_are_ready_and_the_plan_is_empty(kubectl: Kubectl):

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import vault
 from bazaar.errors import SpecError, UsageError
-from bazaar.host import machines
 from bazaar.up import cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod, service
 
 pytestmark = [pytest.mark.xdist_group("cluster-one"), pytest.mark.timeout(3600)]
 NAME = "one"
@@ -26,17 +23,10 @@ NAME = "one"
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    need_machines()
-    folder = tmp_path_factory.mktemp("cluster")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        try:
-            clusters.apply(Request(name=NAME, local=1), QUIET)
-            bring(NAME)
-            yield Kubectl(NAME, folder)
-        finally:
-            machines.destroy(None, QUIET)
+    with own_state(tmp_path_factory, "cluster") as folder:
+        clusters.apply(Request(name=NAME, local=1), QUIET)
+        bring(NAME)
+        yield Kubectl(NAME, folder)
 
 
 def test_it_is_ready_and_its_plan_is_empty(kubectl: Kubectl):
@@ -49,22 +39,18 @@ def test_it_is_ready_and_its_plan_is_empty(kubectl: Kubectl):
 
 
 def test_pods_find_one_another_by_name(kubectl: Kubectl):
-    kubectl.apply(pod("web"), service("web", "web"))
+    kubectl.apply(pod("web"), service("web", "web"), pod("asker"))
     kubectl.wait_for("pod/web", "condition=Ready")
-    kubectl.apply(pod("asker", "pause"))
     kubectl.wait_for("pod/asker", "condition=Ready")
-    url = "http://web.default.svc.cluster.local/hostname"
-    # What a Service's rules reach may be a moment behind the pod.
+    asker = kubectl.json("get", "pod", "asker")["status"]["podIP"]
+    # What a Service's rules reach may be a moment behind its pods.
     said = kubectl("exec", "asker", "--", "/agnhost", "connect", "--timeout=10s", "web:80")
     assert said == ""
-    assert (
-        "web"
-        in kubectl.json("get", "endpointslices", "-l", "kubernetes.io/service-name=web")["items"][
-            0
-        ]["endpoints"][0]["targetRef"]["name"]
-    )
-    assert url
-    assert "Listening" in kubectl("logs", "web") or "Started" in kubectl("logs", "web")
+    for name in ("web", "web.default.svc.cluster.local"):
+        asked = f"request=hostname&protocol=http&tries=1&port=80&host={name}"
+        said = on("m1", f"curl -fsS --max-time 10 'http://{asker}:8080/dial?{asked}'")
+        assert json.loads(said) == {"responses": ["web"]}
+    assert "Started HTTP server" in kubectl("logs", "web")
 
 
 def test_a_pod_has_a_kernel_of_its_own(kubectl: Kubectl):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bazaar.cluster import binaries, facts, vault
+from bazaar.cluster import binaries, vault
 from bazaar.errors import SpecError
-from bazaar.host import machines, paths
+from bazaar.host import machines
 from bazaar.up import clusters
 from bazaar.up.cluster_request import Request
 from tests.cluster.pods import QUIET
@@ -31,11 +31,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fresh(state: Path) -> Iterator[machines.LocalMachine]:
     need_machines()
-    shown = paths.cache() / "cluster"
-    packages = ("containerd", "runc", "haproxy")
     clusters.programs(binaries.VERSIONS[0], QUIET)
     try:
-        (made,) = machines.create(1, QUIET, packages=packages, binds={shown: facts.SETS})
+        (made,) = clusters.make_machines(1, QUIET)
         yield made
     finally:
         machines.destroy(None, QUIET)
@@ -65,7 +63,7 @@ def test_a_far_machine_is_asked_few_times(fresh: machines.LocalMachine, state: P
 
 
 @pytest.fixture
-def counted(state: Path, request: pytest.FixtureRequest) -> dict[int, tuple[Machines, Machines]]:
+def counted(state: Path) -> dict[int, tuple[Machines, Machines]]:
     """What `plan` and `apply` said to 10 and to 50 machines."""
     sets = clusters.programs(binaries.VERSIONS[0], QUIET)
     found: dict[int, tuple[Machines, Machines]] = {}

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from bazaar.cluster import binaries, vault
-from bazaar.host import machines
+from bazaar.cluster import binaries
 from bazaar.up import cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import IMAGE, QUIET, Kubectl, bring, healthy, on, service, ssh
-from tests.host.conftest import need_machines
+from tests.cluster.pods import IMAGE, QUIET, Kubectl, bring, healthy, on, own_state, service, ssh
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(5400)]
 NAME = "older"
@@ -28,17 +26,10 @@ done
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    need_machines()
-    folder = tmp_path_factory.mktemp("cluster")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        try:
-            clusters.apply(Request(name=NAME, local=3, control_planes=1, version=OLDER), QUIET)
-            bring(NAME)
-            yield Kubectl(NAME, folder)
-        finally:
-            machines.destroy(None, QUIET)
+    with own_state(tmp_path_factory, "cluster") as folder:
+        clusters.apply(Request(name=NAME, local=3, control_planes=1, version=OLDER), QUIET)
+        bring(NAME)
+        yield Kubectl(NAME, folder)
 
 
 def deployment() -> dict[str, Any]:

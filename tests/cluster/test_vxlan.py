@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bazaar.cluster import vault
-from bazaar.host import machines
 from bazaar.up import clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, pod, service
-from tests.host.conftest import need_machines
+from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod, service
 
 pytestmark = [pytest.mark.xdist_group("cluster-vxlan"), pytest.mark.timeout(3600)]
 NAME = "tunnel"
@@ -19,17 +16,10 @@ NAME = "tunnel"
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    need_machines()
-    folder = tmp_path_factory.mktemp("vxlan")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAZAAR_STATE", str(folder / "state"))
-        patch.setenv(vault.KEY_FILE, str(folder / "key"))
-        try:
-            clusters.apply(Request(name=NAME, local=2, network="vxlan"), QUIET)
-            bring(NAME)
-            yield Kubectl(NAME, folder)
-        finally:
-            machines.destroy(None, QUIET)
+    with own_state(tmp_path_factory, "vxlan") as folder:
+        clusters.apply(Request(name=NAME, local=2, network="vxlan"), QUIET)
+        bring(NAME)
+        yield Kubectl(NAME, folder)
 
 
 def test_pods_reach_one_another_through_the_tunnel(kubectl: Kubectl):
@@ -46,6 +36,9 @@ def test_pods_reach_one_another_through_the_tunnel(kubectl: Kubectl):
     # A machine itself reaches them, too, and what it sends fits.
     url = f"http://{address}:8080"
     assert on("m1", f"curl -fsS --max-time 10 {url}/hostname").strip() == "far"
-    big = f"curl -fsS --max-time 10 '{url}/echo' -G --data-urlencode msg@/etc/services"
-    assert on("m1", f"head -c 6000 /etc/services >/tmp/s; {big.replace('/etc/services', '/tmp/s')}")
+    on(
+        "m1",
+        "head -c 4500 /dev/urandom | base64 -w 0 >/tmp/big; curl -fsS --max-time 10 "
+        f"'{url}/echo' -G --data-urlencode msg@/tmp/big | cmp - /tmp/big",
+    )
     assert "mtu 1450" in on("m1", "ip link show cni0")
