@@ -40,7 +40,7 @@ def entries(source: Path, target: str) -> tuple[str, list[Entry]]:
             place = PurePosixPath(target)
             return str(place.parent), [_entry(place.name, source)]
         found: list[Entry] = []
-        for folder, folders, names in os.walk(source):
+        for folder, folders, names in os.walk(source, onerror=_raise):
             folders.sort()
             for name in [*folders, *sorted(names)]:
                 path = Path(folder, name)
@@ -115,6 +115,10 @@ async def packed(wanted: Sequence[Entry]) -> AsyncIterator[bytes]:
                 yield piece
             yield bytes(-entry.size % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _entry(name: str, path: Path) -> Entry:
