@@ -262,6 +262,16 @@ def test_wrong_words_change_nothing(state: Path):
     assert not (state / "machines").exists()
 
 
+def test_what_is_lacking_is_told_before_a_root_is_made(
+    state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("BAZAAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(MissingError, match="local machines need root"):
+        machines.prepare((), lambda _: None)
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.slow
 def test_a_package_that_is_none_is_told(fresh: None):
     done = bazaar("create", "--package", "no-such-package", check=False)

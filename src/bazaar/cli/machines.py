@@ -33,13 +33,11 @@ def command() -> None:
 def create(count: int, packages: tuple[str, ...], output: str) -> None:
     """Make and boot N machines, called m1, m2, … by what is free; wait for their SSH."""
     from bazaar.host import machines
-    from bazaar.host.machines import base
 
     progress = Progress()
     try:
-        if not base.place(packages).is_dir():
-            began = time.monotonic()
-            base.make(packages, progress.step)
+        began = time.monotonic()
+        if machines.prepare(packages, progress.step):
             progress.done(f"base image {time.monotonic() - began:.0f} s   (once; cached)")
         made = machines.create(count, progress.step, packages=packages)
     finally:

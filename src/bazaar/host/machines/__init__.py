@@ -8,12 +8,12 @@ Bazaar looks after them, and what there is of them is found by what runs.
     places    folders, names and addresses
     network   the bridge, one namespace for each machine, the way to the world
     nspawn    starting one, finding its processes, ending it
-    life      create, listing, stop, start, destroy
+    life      prepare, create, listing, stop, start, destroy
 """
 
 from __future__ import annotations
 
-from bazaar.host.machines.life import create, destroy, listing, owned, start, stop
+from bazaar.host.machines.life import create, destroy, listing, owned, prepare, start, stop
 from bazaar.host.machines.places import LocalMachine
 
-__all__ = ["LocalMachine", "create", "destroy", "listing", "owned", "start", "stop"]
+__all__ = ["LocalMachine", "create", "destroy", "listing", "owned", "prepare", "start", "stop"]

@@ -29,6 +29,18 @@ INOTIFY_INSTANCES = 8192
 BOOT_SECONDS = 90.0  # many boot at once on few processors
 
 
+def prepare(packages: Sequence[str], progress: Progress) -> bool:
+    """Make the root that machines with these packages share; False: it was there already.
+
+    `create` does so, too; this is for who wants to tell of it. Raises as that does.
+    """
+    if base.place(packages).is_dir():
+        return False
+    _needs()  # before the minute that it takes
+    base.make(packages, progress)
+    return True
+
+
 def create(
     count: int,
     progress: Progress,
