@@ -18,6 +18,7 @@ from bazaar.errors import (
     RefusedError,
     RemoteError,
     ScriptError,
+    StateError,
     UnreachableError,
     UsageError,
 )
@@ -85,6 +86,20 @@ def test_many_sessions_over_one_connection(m1):
         return [result.output.split()[0] for result in results]
 
     assert on(m1, many) == [str(n) for n in range(30)]
+
+
+def test_a_script_that_says_too_much_is_told(m1, monkeypatch):
+    monkeypatch.setattr(remote, "OUTPUT_LIMIT", 1 << 20)
+    with pytest.raises(ScriptError, match=r"m1 .*: the script: more than 1 MiB of output"):
+        run(m1, "yes")
+
+
+def test_a_full_disk_here_is_no_fault_of_the_machine(m1, tmp_path):
+    (tmp_path / ".back.part").symlink_to("/dev/full")
+    with pytest.raises(StateError, match="cannot be written: No space left") as caught:
+        on(m1, lambda there: there.fetch("/usr/bin/bash", tmp_path / "back"))
+    assert (caught.value.hint or "").startswith("free space there")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lost_connection_is_told(m1):

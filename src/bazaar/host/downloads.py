@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from bazaar.errors import ChecksumError, MissingError, StateError
+from bazaar.errors import ChecksumError, MissingError
+from bazaar.host import files
 
 Progress = Callable[[str], None]
 LARGEST = 500 << 20  # bytes of one file
@@ -95,14 +96,9 @@ def _writable(target: Path) -> Generator[Callable[[bytes], None]]:
 
     def write(data: bytes) -> None:
         view = memoryview(data)
-        try:
+        with files.writing(target):
             while view:
                 view = view[file.write(view) :]
-        except OSError as error:
-            raise StateError(
-                f"{target}: cannot be written: {error.strerror}",
-                hint="free space there, and run the same again",
-            ) from error
 
     with target.open("wb", buffering=0) as file:
         yield write

@@ -21,9 +21,16 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     Raises StateError when that cannot be; the old content is there still.
     """
     data = content.encode() if isinstance(content, str) else content
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, data, mode)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Generator[None]:
+    """What goes wrong with writing ``path`` is a StateError, and says what to do."""
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StateError(

@@ -138,22 +138,26 @@ class Connection:
     async def fetch(
         self, source: str, target: Path, *, root: bool = False, timeout: float = 600.0
     ) -> int:
-        """Copy the machine's file ``source`` to ``target``, whole or not at all; its size."""
+        """Copy the machine's file ``source`` to ``target``, whole or not at all; its size.
+
+        Raises StateError where ``target`` cannot be written.
+        """
         what = f"reading {source}"
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         command = self._by(f"cat -- {shlex.quote(source)}", root)
-        try:
-            with open(part, "wb", opener=_private) as file:
-                result = await self._call(command, _once(b""), timeout, what, file)
-                if result.code != 0:
-                    raise self._failure(result, what)
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with files.writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(part, "wb", opener=_private) as file:
+                    result = await self._call(command, _once(b""), timeout, what, file)
+                    if result.code != 0:
+                        raise self._failure(result, what)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    size = file.tell()
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
         return size
 
     def _by(self, command: str, root: bool) -> str:
@@ -191,8 +195,8 @@ class Connection:
                     with contextlib.closing(process):
                         _, output, errors = await asyncio.gather(
                             _feed(process.stdin, source),
-                            _read(process.stdout, sink),
-                            _read(process.stderr),
+                            self._read(process.stdout, what, sink),
+                            self._read(process.stderr, what),
                         )
                         await process.wait_closed()
             except TimeoutError:
@@ -215,6 +219,21 @@ class Connection:
         if result.code in _TIMED_OUT and seconds >= timeout:
             raise self._failure(result, what, f"no end after {timeout:g} s")
         return result
+
+    async def _read(
+        self, stream: asyncssh.SSHReader[bytes], what: str, sink: IO[bytes] | None = None
+    ) -> bytes:
+        kept = bytearray()
+        while chunk := await stream.read(_CHUNK):
+            if sink is not None:
+                with files.writing(Path(sink.name)):
+                    sink.write(chunk)
+            elif len(kept) + len(chunk) > OUTPUT_LIMIT:
+                reason = f"more than {OUTPUT_LIMIT >> 20} MiB of output"
+                raise ScriptError(f"{self.machine}: {what}: {reason}", machine=self.machine.name)
+            else:
+                kept += chunk
+        return bytes(kept)
 
     def _failure(self, result: Result, what: str, reason: str = "") -> ScriptError:
         said = (result.errors.strip() or result.output.strip()).splitlines()
@@ -376,15 +395,3 @@ async def _feed(stdin: asyncssh.SSHWriter[bytes], source: AsyncIterator[bytes]) 
             stdin.write(chunk)
             await stdin.drain()
         stdin.write_eof()
-
-
-async def _read(stream: asyncssh.SSHReader[bytes], sink: IO[bytes] | None = None) -> bytes:
-    kept = bytearray()
-    while chunk := await stream.read(_CHUNK):
-        if sink is not None:
-            sink.write(chunk)
-        elif len(kept) + len(chunk) > OUTPUT_LIMIT:
-            raise OSError(f"more than {OUTPUT_LIMIT >> 20} MiB of output")
-        else:
-            kept += chunk
-    return bytes(kept)
