@@ -7,7 +7,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bazaar.errors import CommandError, MissingError
@@ -78,6 +79,26 @@ def run(
     if problem or (check and finished.code != 0):
         raise failure(finished, problem)
     return finished
+
+
+def follow(
+    words: Sequence[str], heard: Callable[[str], None], environment: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Run a long program, each line it says being ``heard``; its exit code, and its last lines."""
+    last: deque[str] = deque(maxlen=50)
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            last.append(line.rstrip())
+            heard(last[-1])
+    return process.returncode, list(last)
 
 
 def failure(finished: Finished, problem: str | None = None) -> CommandError:

@@ -9,8 +9,6 @@ import contextlib
 import os
 import re
 import shlex
-import subprocess
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,27 +124,19 @@ def _apt(arguments: list[str], progress: Progress) -> None:
         "NEEDRESTART_MODE": "l",  # Ubuntu's needrestart only lists
         "LC_ALL": "C.UTF-8",
     }
-    last: deque[str] = deque(maxlen=50)
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            last.append(line.rstrip())
-            if said := _telling(line.strip()):
-                progress(f"apt: {said}")
-    if process.returncode != 0:
+
+    def heard(line: str) -> None:
+        if said := _telling(line.strip()):
+            progress(f"apt: {said}")
+
+    code, last = commands.follow(words, heard, environment)
+    if code != 0:
         # Of its errors the first is the cause, the last its advice.
         errors = [line for line in last if line.startswith("E: ")][:1]
         reason = (errors or [line for line in last if line] or ["it said nothing"])[-1]
         raise CommandError(
             f"apt-get {arguments[0]}: {reason.removeprefix('E: ')}",
-            code=process.returncode,
+            code=code,
             output="\n".join(last),
             hint=f"see what `apt-get {arguments[0]} {' '.join(arguments[1:])}` says".rstrip(),
         )

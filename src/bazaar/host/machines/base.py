@@ -11,8 +11,6 @@ import hashlib
 import re
 import shlex
 import shutil
-import subprocess
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -165,22 +163,14 @@ def _bootstrap(folder: Path, packages: Sequence[str], progress: Progress) -> Non
         "LC_ALL": "C.UTF-8",
         "DEBIAN_FRONTEND": "noninteractive",
     }
-    last: deque[str] = deque(maxlen=20)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            last.append(line.strip())
-            if line.startswith("I: "):
-                progress(f"base image: {line.removeprefix('I: ').strip()}")
-    if process.returncode != 0:
-        said = [line for line in last if line.startswith("E:")] or list(last)[-3:]
+
+    def heard(line: str) -> None:
+        if line.startswith("I: "):
+            progress(f"base image: {line.removeprefix('I: ')}")
+
+    code, last = commands.follow(command, heard, environment)
+    if code != 0:
+        said = [line for line in last if line.startswith("E:")] or last[-3:]
         raise MachineError(
             f"the base image could not be made: {'; '.join(said) or 'mmdebstrap said nothing'}",
             hint="does `apt-get update` work here? is there space in the cache?",
