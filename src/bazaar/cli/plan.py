@@ -29,8 +29,9 @@ def command(file: str | None, output: str) -> None:
 
     wanted = read(file)
     machine.check_certificates(wanted)
-    machine.check_subnets(wanted)
-    changes = plan(wanted, client.current(wanted.name), client.read_secrets(wanted))
+    current = client.current(wanted.name)
+    machine.check_subnets(wanted, current.subnet)
+    changes = plan(wanted, current, client.read_secrets(wanted))
     if output == "json":
         print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})
     else:

@@ -48,8 +48,8 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
     with lock(paths.state() / "bazaars" / f"{wanted.name}.lock", "up"):
         missing = machine.prepare(wanted, progress.step)
         progress.clear()
-        machine.check_subnets(wanted)
         current = client.current(wanted.name)
+        machine.check_subnets(wanted, current.subnet)
         changes = plan(wanted, current, secrets)
         if not as_json:
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)

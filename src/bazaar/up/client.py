@@ -153,13 +153,14 @@ def current(bazaar: str) -> Current:
 
     folder = paths.bazaar(bazaar)
     volumes = folder / "volumes"
-    sites = network.observed(bazaar).sites
+    seen = network.observed(bazaar)
     found = [c for c in containers.listing() if dict(c.labels).get("bazaar") == bazaar]
     supervised, guarded = supervision(bazaar)
     return Current(
         applied=last_wanted(bazaar, "applied.json"),
-        sites=frozenset(sites),
-        cut_off=frozenset(name for name, site in sites.items() if not site.joined),
+        subnet=seen.subnet,
+        sites=frozenset(seen.sites),
+        cut_off=frozenset(name for name, site in seen.sites.items() if not site.joined),
         containers=tuple(found),
         volumes=frozenset(entry.name for entry in volumes.glob("*")),
         supervised=supervised,

@@ -55,11 +55,9 @@ def _check_certificate(where: str, file: str) -> None:
         raise StateError(f"{where}: {file} cannot be used: {why}", hint=_PEM) from error
 
 
-def check_subnets(wanted: ResolvedBazaar) -> None:
-    """Raises NetworkError where what is up has other subnets than the description."""
-    from bazaar.site import network
-
-    name, held = wanted.name, network.observed(wanted.name).subnet
+def check_subnets(wanted: ResolvedBazaar, held: str) -> None:
+    """Raises NetworkError where what is up, in the subnet ``held``, has others than described."""
+    name = wanted.name
     if held and wanted.subnet and wanted.subnet != held:
         raise NetworkError(
             f"subnet: the bazaar {name} is up with {held}, not {wanted.subnet}",

@@ -17,6 +17,7 @@ class Current:
     """What is there now, read from the kernel and the state folder."""
 
     applied: ResolvedBazaar | None = None  # what was brought about the last time
+    subnet: str = ""  # empty while its network is not there
     sites: frozenset[str] = frozenset()
     cut_off: frozenset[str] = frozenset()  # those of the sites that nothing reaches
     containers: tuple[ContainerState, ...] = ()
