@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bazaar.errors import NetworkError
-from bazaar.host import mounts, namespaces, paths, resolvers
+from bazaar.host import mounts, namespaces, paths
 from bazaar.site import names, network
 from tests.site import golden
 from tests.site.conftest import Ground, eventually, needs
@@ -197,14 +197,3 @@ def _anyone(text: str) -> str:
     """The user dnsmasq runs as depends on the machine."""
     lines = text.splitlines(keepends=True)
     return "".join("user=…\n" if line.startswith("user=") else line for line in lines)
-
-
-def test_loopback_name_servers_are_of_no_use_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    resolved = tmp_path / "resolv.conf"
-    resolved.write_text("nameserver 192.0.2.1\nnameserver 127.0.0.53\noptions edns0\n")
-    monkeypatch.setattr(resolvers, "_SYSTEMD_RESOLVED", resolved)
-    for server in resolvers.of_host():
-        assert not server.startswith("127.")
-    assert all(line.startswith("nameserver ") for line in names.run_resolv_conf().splitlines())

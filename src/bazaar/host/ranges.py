@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
-from bazaar.host import namespaces
+from bazaar.host import namespaces, resolvers
 from bazaar.model.record import record
 
 
@@ -55,10 +54,7 @@ def taken(
 
 def _name_servers() -> list[Taken]:
     found: list[Taken] = []
-    with contextlib.suppress(OSError):
-        for line in Path("/etc/resolv.conf").read_text(errors="replace").splitlines():
-            words = line.split()
-            if words[:1] == ["nameserver"] and len(words) > 1:
-                with contextlib.suppress(ValueError):
-                    found.append(Taken(IPv4Network(words[1]), "", f"name server {words[1]}"))
+    for server in resolvers.listed():
+        with contextlib.suppress(ValueError):
+            found.append(Taken(IPv4Network(server), "", f"name server {server}"))
     return found

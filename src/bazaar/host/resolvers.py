@@ -5,21 +5,30 @@ from __future__ import annotations
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
-_SYSTEMD_RESOLVED = Path("/run/systemd/resolve/resolv.conf")
+_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))  # systemd-resolved's
 
 
 def of_host() -> list[str]:
     """The host's name servers that can be asked from elsewhere than the host itself."""
-    for file in (Path("/etc/resolv.conf"), _SYSTEMD_RESOLVED):
-        found = [
-            words[1]
-            for line in (_read(file) or "").splitlines()
-            if (words := line.split())[:1] == ["nameserver"] and len(words) > 1
-        ]
-        usable = [one for one in found if _is_reachable(one)]
-        if usable:
+    for file in _FILES:
+        if usable := [one for one in listed(file) if _is_reachable(one)]:
             return usable
     return []
+
+
+def resolv_conf() -> str:
+    """The /etc/resolv.conf of what asks them; resolv.conf(5) takes no more than three."""
+    return "".join(f"nameserver {server}\n" for server in of_host()[:3])
+
+
+def listed(file: Path = _FILES[0]) -> list[str]:
+    """The name servers of a resolv.conf(5), which need not be there."""
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    pairs = (line.split() for line in lines)
+    return [words[1] for words in pairs if words[:1] == ["nameserver"] and len(words) > 1]
 
 
 def _is_reachable(server: str) -> bool:
@@ -27,10 +36,3 @@ def _is_reachable(server: str) -> bool:
         return not IPv4Address(server).is_loopback
     except AddressValueError:
         return False
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return None

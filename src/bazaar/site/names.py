@@ -16,7 +16,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import Path
 
 from bazaar.errors import CommandError, NetworkError
-from bazaar.host import commands, files, locks, mounts, namespaces, paths, processes, resolvers
+from bazaar.host import commands, files, locks, mounts, namespaces, paths, processes
 from bazaar.host.processes import Identity
 from bazaar.site import daemons, subnets
 from bazaar.site.naming import UPLINK, front_namespace
@@ -86,11 +86,6 @@ def resolv_conf(bazaar: str, subnet: str) -> str:
     # One name server that is always near: ask again soon, not after five seconds.
     options = "timeout:1 attempts:3 ndots:1"
     return f"nameserver {server}\nsearch {bazaar.lower()}.bazaar\noptions {options}\n"
-
-
-def run_resolv_conf() -> str:
-    """The /etc/resolv.conf of a container of `bazaar run`: the host's name servers."""
-    return "".join(f"nameserver {server}\n" for server in resolvers.of_host()[:3])
 
 
 def hosts_file(bazaar: str, addresses: Mapping[str, str]) -> str:

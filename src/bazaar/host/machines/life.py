@@ -354,13 +354,12 @@ def _personalise(root: Path, name: str, public: str) -> None:
     """What makes the shared root this machine's own."""
     from bazaar.host import remote
 
-    servers = "".join(f"nameserver {server}\n" for server in resolvers.of_host()[:3])
     try:
         (root / "etc/hostname").write_text(f"{name}\n")
         (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost\n")
         (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (root / "etc/resolv.conf").unlink(missing_ok=True)
-        (root / "etc/resolv.conf").write_text(servers)
+        (root / "etc/resolv.conf").write_text(resolvers.resolv_conf())
         (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise MachineError(f"{error.filename}: {error.strerror}") from error
