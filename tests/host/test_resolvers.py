@@ -10,18 +10,18 @@ WORLD = "192.0.2.1"
 
 
 @pytest.mark.parametrize(
-    ("own", "resolved", "usable"),
+    ("own", "resolved", "chosen", "usable"),
     [
-        (f"nameserver {WORLD}\noptions edns0\n", "nameserver 192.0.2.9\n", [WORLD]),
-        (f"nameserver 127.0.0.53\nnameserver {WORLD}\n", "", [WORLD]),
-        ("nameserver 127.0.0.53\n", f"nameserver {WORLD}\n", [WORLD]),
-        ("nameserver 127.0.0.53\nnameserver\n", None, []),
-        (None, f"# nameserver 192.0.2.9\nnameserver {WORLD}\n", [WORLD]),
-        ("nameserver fd00::1\n", "", []),
+        (f"nameserver {WORLD}\noptions edns0\n", "nameserver 192.0.2.9\n", "own", [WORLD]),
+        (f"nameserver 127.0.0.53\nnameserver {WORLD}\n", "", "own", [WORLD]),
+        ("nameserver 127.0.0.53\n", f"nameserver {WORLD}\n", "resolved", [WORLD]),
+        ("nameserver 127.0.0.53\nnameserver\n", None, "own", []),
+        (None, f"# nameserver 192.0.2.9\nnameserver {WORLD}\n", "resolved", [WORLD]),
+        ("nameserver fd00::1\n", "", "own", []),
     ],
 )
 def test_loopback_name_servers_are_of_no_use_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own, resolved, usable
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own, resolved, chosen, usable
 ):
     files = (tmp_path / "own", tmp_path / "resolved")
     for file, text in zip(files, (own, resolved), strict=True):
@@ -29,4 +29,5 @@ def test_loopback_name_servers_are_of_no_use_elsewhere(
             file.write_text(text)
     monkeypatch.setattr(resolvers, "_FILES", files)
     assert resolvers.of_host() == usable
+    assert resolvers.file().name == chosen
     assert resolvers.resolv_conf() == "".join(f"nameserver {one}\n" for one in usable)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bazaar.errors import EngineError
-from bazaar.host import apt_sources
+from bazaar.host import apt_sources, resolvers
 from bazaar.model.container import ContainerSpec, Image, ImageConfig, Mount
 from bazaar.run import bundle, logs, rootfs
 
@@ -183,6 +183,15 @@ def test_gvisor_makes_its_own_devices(root, tmp_path):
     config = bundle.write(spec(), tmp_path, root)
     assert "/dev" not in [mount["destination"] for mount in config["mounts"]]
     assert "seccomp" not in config["linux"]
+
+
+def test_a_network_of_its_own_asks_no_server_on_the_hosts_loopback(root, tmp_path, monkeypatch):
+    stub, behind = tmp_path / "stub", tmp_path / "behind"
+    stub.write_text("nameserver 127.0.0.53\n")
+    behind.write_text("nameserver 192.0.2.1\nsearch example.org\n")
+    monkeypatch.setattr(resolvers, "_FILES", (stub, behind))
+    bundle.write(spec(namespace="its-own"), tmp_path, root)
+    assert (tmp_path / "resolv.conf").read_text() == behind.read_text()
 
 
 def test_missing_mounts_and_namespaces_are_said(root, tmp_path):

@@ -10,10 +10,12 @@ _FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))  #
 
 def of_host() -> list[str]:
     """The host's name servers that can be asked from elsewhere than the host itself."""
-    for file in _FILES:
-        if usable := [one for one in listed(file) if _is_reachable(one)]:
-            return usable
-    return []
+    return [one for one in listed(file()) if _is_reachable(one)]
+
+
+def file() -> Path:
+    """The host's resolv.conf, or where that names its own loopback alone, what answers there."""
+    return next((one for one in _FILES if any(map(_is_reachable, listed(one)))), _FILES[0])
 
 
 def resolv_conf() -> str:
@@ -21,10 +23,10 @@ def resolv_conf() -> str:
     return "".join(f"nameserver {server}\n" for server in of_host()[:3])
 
 
-def listed(file: Path = _FILES[0]) -> list[str]:
+def listed(path: Path = _FILES[0]) -> list[str]:
     """The name servers of a resolv.conf(5), which need not be there."""
     try:
-        lines = file.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return []
     pairs = (line.split() for line in lines)

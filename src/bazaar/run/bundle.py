@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bazaar.errors import EngineError
+from bazaar.host import resolvers
 from bazaar.model.container import ContainerSpec, Mount
 from bazaar.run import rootfs
 
@@ -171,7 +172,7 @@ def _resolver(namespace: str) -> str:
     """The namespace's own resolv.conf (ip-netns(8) keeps it in /etc/netns), else the host's."""
     for path in (
         Path("/etc/netns") / Path(namespace).name / "resolv.conf",
-        Path("/etc/resolv.conf"),
+        resolvers.file(),
     ):
         try:
             return path.read_text(errors="replace")
