@@ -99,6 +99,22 @@ def test_a_group_holds_processes_until_they_end(name):
     assert cgroups.remove(name), "there is nothing to remove, so it is gone"
 
 
+def test_groups_that_were_made_below_it_are_of_it(name):
+    inner = [folder / "one" / "two" for folder in cgroups.create(name)]
+    for folder in inner:
+        cgroups.make_folder(folder)
+        for file in ("cpuset.cpus", "cpuset.mems"):  # v1's takes no process before it has them
+            if (folder / file).exists():
+                for below in (folder.parents[1], folder.parent, folder):
+                    (below / file).write_text((below.parent / file).read_text())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        cgroups.add(inner, child.pid)
+        assert cgroups.processes(name) == [child.pid]
+        child.kill()
+    assert cgroups.remove(name)
+    assert name not in cgroups.names()
+
+
 def test_limits_are_the_kernels(name):
     limits = Limits(memory=64 << 20, cpus=0.5, pids=7)
     if reason := cgroups.problem(limits):

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bazaar.errors import KernelError
@@ -77,7 +77,7 @@ def problem(limits: Limits = NO_LIMITS, hierarchies: Hierarchies | None = None) 
     found = hierarchies or find()
     if found.v2 is None and not found.v1:
         return "no cgroup hierarchy is mounted"
-    for root in _roots(found):
+    for root in roots(found):
         if not os.access(root, os.W_OK):
             return f"{root} is read-only"
     wanted = [("memory", limits.memory), ("cpu", limits.cpus), ("pids", limits.pids)]
@@ -96,7 +96,7 @@ def create(
     nothing is left then.
     """
     found = hierarchies or find()
-    folders = [root / PARENT / name for root in _roots(found)]
+    folders = [root / PARENT / name for root in roots(found)]
     try:
         for folder in folders:
             make_folder(folder)
@@ -168,12 +168,12 @@ def add(folders: Iterable[Path], pid: int = 0) -> None:
 
 
 def processes(name: str, hierarchies: Hierarchies | None = None) -> list[int]:
-    """The pids in the group, of any hierarchy."""
+    """The pids in the group and those below it, of any hierarchy; none that we cannot see."""
     pids: set[int] = set()
-    for root in _roots(hierarchies or find(), every=True):
+    for folder in _folders(name, hierarchies or find()):
         with contextlib.suppress(OSError):
-            pids |= set(map(int, (root / PARENT / name / "cgroup.procs").read_text().split()))
-    return sorted(pids)
+            pids |= set(map(int, (folder / "cgroup.procs").read_text().split()))
+    return sorted(pids - {0})
 
 
 def memory_events(name: str, hierarchies: Hierarchies | None = None) -> int:
@@ -193,15 +193,15 @@ def memory_events(name: str, hierarchies: Hierarchies | None = None) -> int:
 
 
 def remove(name: str, hierarchies: Hierarchies | None = None, timeout: float = 1.0) -> bool:
-    """Remove the group everywhere; False when processes kept a directory busy for ``timeout`` s.
+    """Remove the group everywhere, with those below it.
 
-    The parent goes too when no other group is left in it.
+    False when processes kept a directory busy for ``timeout`` s. The parent goes too when no other
+    group is left in it.
     """
     gone = True
     deadline = time.monotonic() + timeout
-    # Of every hierarchy: runc makes its group in those that limit nothing, too.
-    for root in _roots(hierarchies or find(), every=True):
-        folder = root / PARENT / name
+    found = hierarchies or find()
+    for folder in _folders(name, found):
         while True:
             try:
                 folder.rmdir()
@@ -213,24 +213,36 @@ def remove(name: str, hierarchies: Hierarchies | None = None, timeout: float = 1
                     continue
                 gone = False
             break
+    for root in roots(found, every=True):
         with contextlib.suppress(OSError):
-            folder.parent.rmdir()
+            (root / PARENT).rmdir()
     return gone
 
 
 def names(hierarchies: Hierarchies | None = None) -> list[str]:
     """Every group that exists below ``bazaar`` in any hierarchy."""
     found: set[str] = set()
-    for root in _roots(hierarchies or find(), every=True):
+    for root in roots(hierarchies or find(), every=True):
         with contextlib.suppress(OSError):
             found |= {entry.name for entry in (root / PARENT).iterdir() if entry.is_dir()}
     return sorted(found)
 
 
-def _roots(found: Hierarchies, *, every: bool = False) -> list[Path]:
-    roots = [] if found.v2 is None else [found.v2]
+def roots(found: Hierarchies, *, every: bool = False) -> list[Path]:
+    """Where they are mounted: v2 and those that limit, or ``every`` one."""
+    first = [] if found.v2 is None else [found.v2]
     used = [path for name, path in found.v1.items() if every or name in (*LIMITING, "cpuacct")]
-    return list(dict.fromkeys([*roots, *used]))
+    return list(dict.fromkeys([*first, *used]))
+
+
+def _folders(name: str, found: Hierarchies) -> Iterator[Path]:
+    """The group's directories and those below, deepest first.
+
+    Of every hierarchy: runc makes its group in those that limit nothing, too.
+    """
+    for root in roots(found, every=True):
+        for folder, _, _ in os.walk(root / PARENT / name, topdown=False):
+            yield Path(folder)
 
 
 def _write(path: Path, value: int | str) -> None:

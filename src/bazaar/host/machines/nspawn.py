@@ -8,7 +8,6 @@ that is how they are found.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -82,7 +81,7 @@ def start(name: str, binds: Mapping[Path, str]) -> None:
 
 def running(name: str) -> bool:
     """Whether anything of a machine runs: it outlives a nspawn that was killed."""
-    return bool(_members(places.identity(name)) or _processes(_root_word(name)))
+    return bool(cgroups.processes(places.identity(name)) or _processes(_root_word(name)))
 
 
 def shut_down(names: Collection[str]) -> None:
@@ -103,7 +102,7 @@ def kill(name: str) -> None:
     """
     identity = places.identity(name)
     deadline = time.monotonic() + _PATIENCE
-    while found := {*_processes(_root_word(name)), *_members(identity)}:
+    while found := {*_processes(_root_word(name)), *cgroups.processes(identity)}:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -114,7 +113,11 @@ def kill(name: str) -> None:
                 hint="they wait for a device or a file system; try again later",
             )
         time.sleep(0.02)
-    _remove_groups(identity, deadline)
+    if not cgroups.remove(identity, timeout=deadline - time.monotonic()):
+        raise MachineError(
+            f"{name}: its control groups, {cgroups.PARENT}/{identity}, do not go",
+            hint="what was in them is not quite gone yet; try again later",
+        )
     # What nspawn itself removes, unless it is killed.
     with contextlib.suppress(OSError):
         Path("/run/systemd/nspawn/propagate", identity).rmdir()
@@ -141,17 +144,14 @@ def _processes(word: str) -> list[int]:
     return found
 
 
-def _roots() -> list[Path]:
-    """Every hierarchy: a machine has a group of its own in each, and sees nothing above it."""
-    found = cgroups.find()
-    return list(dict.fromkeys([*([found.v2] if found.v2 else []), *found.v1.values()]))
-
-
 def _make_groups(identity: str) -> tuple[Path, list[Path]]:
-    """The machine's groups; what keeps it goes into one of its own, since v2 wants leaves."""
+    """The machine's groups, one in every hierarchy: it sees nothing above them.
+
+    What keeps it goes into one of its own, since v2 wants leaves.
+    """
     hierarchies = cgroups.find()
     groups: list[Path] = []
-    for root in _roots():
+    for root in cgroups.roots(hierarchies, every=True):
         group = root / cgroups.PARENT / identity
         try:
             cgroups.make_folder(group)
@@ -184,30 +184,3 @@ def _delegate(root: Path) -> None:
         for controller in available:
             with contextlib.suppress(OSError):  # one that may not be handed down
                 (group / "cgroup.subtree_control").write_text(f"+{controller}")
-
-
-def _members(identity: str) -> list[int]:
-    found: set[int] = set()
-    for root in _roots():
-        for folder, _, _ in os.walk(root / cgroups.PARENT / identity):
-            with contextlib.suppress(OSError):
-                found |= set(map(int, Path(folder, "cgroup.procs").read_text().split()))
-    return sorted(found - {0})
-
-
-def _remove_groups(identity: str, deadline: float) -> None:
-    for root in _roots():
-        for folder, _, _ in os.walk(root / cgroups.PARENT / identity, topdown=False):
-            while True:
-                try:
-                    os.rmdir(folder)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno == errno.EBUSY and time.monotonic() < deadline:
-                        time.sleep(0.02)
-                        continue
-                    raise MachineError(f"{folder}: {error.strerror}") from error
-                break
-        with contextlib.suppress(OSError):
-            (root / cgroups.PARENT).rmdir()  # with the last group in it
