@@ -46,6 +46,19 @@ def test_a_go_too_old_is_named(tmp_path, monkeypatch):
         go_build.client(go_build.Recipe("it", tmp_path, (".",)), silent)
 
 
+@pytest.mark.parametrize("words", ["sleep 60", "exit 1"])
+def test_one_that_does_not_answer_is_passed_over(tmp_path, monkeypatch, words):
+    for name, text in {"stuck": words, "good": "echo go version go1.23.6 linux/amd64"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "go.mod").write_text("module it\n\ngo 1.21.0\n")
+    places = [(str(tmp_path / name), None) for name in ("stuck", "good")]
+    monkeypatch.setattr(go_build, "_ANSWER", 0.5)
+    monkeypatch.setattr(go_build, "_candidates", lambda progress: iter(places))
+    found = go_build.client(go_build.Recipe("it", tmp_path, (".",)), silent)
+    assert (found.program, found.version) == (str(tmp_path / "good"), "go1.23.6")
+
+
 @pytest.mark.parametrize(
     ("version", "toolchain", "fits"),
     [

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bazaar.errors import MissingError
+from bazaar.errors import CommandError, MissingError
 from bazaar.host import commands
 from bazaar.model.record import record
 
@@ -157,11 +157,14 @@ def _environment(toolchain: str, root: Path | None) -> dict[str, str]:
 
 def _version(program: str, variables: dict[str, str], module: Path) -> str:
     """What `go version` answers, as "go1.26.8"; "" when it cannot be had."""
-    finished = commands.run(
-        [program, "version"], check=False, timeout=_ANSWER, environment=variables, folder=module
-    )
+    try:
+        finished = commands.run(
+            [program, "version"], timeout=_ANSWER, environment=variables, folder=module
+        )
+    except CommandError:  # one that hangs or cannot be run, too: there may be others
+        return ""
     match = re.search(r"\bgo\d+(\.\d+)+", finished.output)
-    return match[0] if match and finished.code == 0 else ""
+    return match[0] if match else ""
 
 
 def _fits(version: str, recipe: Recipe) -> bool:
