@@ -71,7 +71,7 @@ def text_schema(pattern: str | None = None, *examples: str) -> dict[str, Any]:
     return schema
 
 
-def whole(low: int, high: int) -> Reads:
+def _whole(low: int, high: int) -> Reads:
     return Reads(
         lambda value: values.whole(value, low, high),
         {"type": "integer", "minimum": low, "maximum": high},
@@ -180,10 +180,8 @@ def environment(secret: type[Any]) -> Reads:
             "additionalProperties": {
                 "anyOf": [
                     {"type": ["string", "number"]},
-                    object_schema(
-                        {"file": text_schema()}, "A file of the host that holds the value."
-                    ),
-                    object_schema(
+                    _object({"file": text_schema()}, "A file of the host that holds the value."),
+                    _object(
                         {"env": text_schema(values.VARIABLE)},
                         "An environment variable of whoever calls `bazaar up`.",
                     ),
@@ -213,8 +211,8 @@ def files(part: type[Any]) -> Reads:
             "additionalProperties": {
                 "anyOf": [
                     {"type": "string"},
-                    object_schema({"content": text_schema()}, "What the file holds."),
-                    object_schema(
+                    _object({"content": text_schema()}, "What the file holds."),
+                    _object(
                         {"file": text_schema()}, "A file of the host to take the content from."
                     ),
                 ]
@@ -251,7 +249,7 @@ def volumes(part: type[Any]) -> Reads:
     )
 
 
-def object_schema(properties: dict[str, Any], description: str) -> dict[str, Any]:
+def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -354,9 +352,9 @@ SITE_SUBNET = Reads(values.site_subnet, text_schema(r"/24$", "10.44.1.0/24"))
 BAZAAR_SUBNET = Reads(values.bazaar_subnet, text_schema(r"/16$", "10.44.0.0/16"))
 COMMAND = Reads(values.command, _COMMAND)
 PORT = Reads(values.port, {"type": "integer", "minimum": 1, "maximum": 65535})
-REPLICAS = whole(1, 100)
-PIDS = whole(1, 1 << 22)
-BURST = whole(1, 100_000_000)
+REPLICAS = _whole(1, 100)
+PIDS = _whole(1, 1 << 22)
+BURST = _whole(1, 100_000_000)
 MEMORY = Reads(
     values.memory,
     {"anyOf": [text_schema(values.MEMORY, "256M"), {"type": "integer", "minimum": 1}]},

@@ -20,7 +20,6 @@ def schema() -> dict[str, Any]:
         for name, nested in made.pop("$defs", {}).items():
             definitions[name] = _tidy(nested)
         definitions[part.__name__] = _tidy(made)
-    definitions.pop("Machine", None)
     definitions["Service"]["oneOf"] = [{"required": ["stand"]}, {"required": ["image"]}]
     definitions["Probe"]["oneOf"] = [{"required": ["text"]}, {"required": ["file"]}]
     # A probe may be written as its text alone, a site as its name alone.

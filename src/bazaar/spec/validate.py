@@ -219,7 +219,10 @@ def _adapter(part: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(part)
 
 
-NESTED: dict[str, type[Any]] = {"health": Health, "restart": Restart, "shield": Shield} | {
+NESTED: dict[str, type[Any]] = {
+    "health": Health,
+    "restart": Restart,
+    "shield": Shield,
     "cluster": Cluster,
     "proxy": Proxy,
 }
