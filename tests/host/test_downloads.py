@@ -80,7 +80,10 @@ def test_a_full_disk_is_no_fault_of_the_source(tmp_path):
         )
 
 
-def test_a_transfer_that_is_cut_short_is_no_wrong_checksum(tmp_path):
+@pytest.mark.parametrize(
+    ("length", "said"), [("100", "cut short after 4 of 100|IncompleteRead"), ("many", "'many'")]
+)
+def test_a_transfer_that_is_cut_short_is_no_wrong_checksum(tmp_path, length, said):
     import socket
     import threading
 
@@ -88,13 +91,13 @@ def test_a_transfer_that_is_cut_short_is_no_wrong_checksum(tmp_path):
         connection, _ = server.accept()
         with connection:
             connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhalf".encode())
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
         source = f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        with pytest.raises(MissingError, match="cut short after 4 of 100|IncompleteRead"):
+        with pytest.raises(MissingError, match=said):
             downloads.fetch(source, tmp_path / "target", DIGEST, silent, what="it")
         thread.join()
     assert not (tmp_path / "target").exists()

@@ -74,8 +74,8 @@ def _copy(
             if time.monotonic() - told > 0.2:
                 progress(f"{what}: downloading, {size >> 20} MB")
                 told = time.monotonic()
-    if length and size < int(length):
-        raise MissingError(f"{what}: {source} was cut short after {size} of {length} bytes")
+        if length and size < int(length):
+            raise MissingError(f"{what}: {source} was cut short after {size} of {length} bytes")
     return digest.hexdigest()
 
 
