@@ -107,6 +107,18 @@ def test_a_lost_connection_is_told(m1):
         run(m1, "pkill -9 -f 'sshd: root@notty'; sleep 60")
 
 
+def test_what_is_asked_of_a_lost_connection_fails_at_once(m1):
+    async def twice(there: Connection) -> float:
+        with pytest.raises(UnreachableError):
+            await there.run("pkill -9 -f 'sshd: root@notty'; sleep 60")
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match="the connection was lost"):
+            await there.run("true")
+        return time.monotonic() - began
+
+    assert on(m1, twice) < 1
+
+
 def test_a_tree_is_copied_and_only_what_differs_is_again(m1, tmp_path):
     tree = tmp_path / "tree"
     (tree / "deep" / "empty").mkdir(parents=True)

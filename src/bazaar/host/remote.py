@@ -173,7 +173,7 @@ class Connection:
             try:
                 return await self.ssh.create_process(command, encoding=None)
             except asyncssh.ChannelOpenError:
-                if pause > 2:
+                if pause > 2 or self.ssh.is_closed():
                     raise
                 await asyncio.sleep(pause)
                 pause *= 2
