@@ -68,6 +68,20 @@ class Kubectl:
             text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
         )
 
+    def reach(self, pod: str, place: str) -> None:
+        """A pod connects to an address and port; a Service's rules may be a moment behind."""
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                said = self("exec", pod, "--", "/agnhost", "connect", "--timeout=5s", place)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+                continue
+            assert said == ""
+            return
+
     def wait_for(self, kind: str, condition: str, seconds: int = 60) -> None:
         self("wait", kind, f"--for={condition}", f"--timeout={seconds}s")
 

@@ -265,7 +265,7 @@ class Session:
         member = next(
             one for one in self.there if one in plan.cluster.stores and one.name in self.members
         )
-        text = etcd.add(self.contexts[member.name], node)
+        text = etcd.add(node)
         what = f"taking {node.name} into etcd"
         await self.connections[member.name].run(text, root=True, what=what)
         context = self.contexts[node.name]

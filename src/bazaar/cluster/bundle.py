@@ -50,12 +50,8 @@ class Contents:
 
 def key_file() -> Path:
     """The key that bundles are signed by, outside the state; its public half is beside, in .pub."""
-    if chosen := os.environ.get(KEY_FILE):
-        return Path(chosen).absolute()
-    if os.geteuid() == 0:
-        return Path("/etc/bazaar/bundle.key")
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(home) / "bazaar" / "bundle.key"
+    chosen = os.environ.get(KEY_FILE)
+    return Path(chosen).absolute() if chosen else paths.settings() / "bundle.key"
 
 
 def make(
@@ -71,9 +67,7 @@ def make(
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = f"{kind}/{path.relative_to(folder)}"
             about = path.stat()
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            listed[name] = [digest, about.st_size, about.st_mode & 0o777]
+            listed[name] = [files.digest(path), about.st_size, about.st_mode & 0o777]
             sources[name] = path
     told = {
         "format": FORMAT,

@@ -5,7 +5,6 @@ They are those of this machine's own release, with all they need; a machine take
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -53,11 +52,11 @@ def archive(progress: Progress, names: Sequence[str] = NAMES) -> Path:
         digests: dict[str, str] = {}
         for path in sorted((folder / "debs").glob("*.deb")):
             shutil.move(path, debs / path.name)
-            digests[path.name] = _digest(debs / path.name)
+            digests[path.name] = files.digest(debs / path.name)
             (debs / path.name).chmod(0o444)
         files.write_atomic(debs / "Packages", "".join(_index(debs, digests)), 0o444)
         files.write_json(debs / "manifest.json", digests, 0o444)
-        key = _digest(debs / "manifest.json")[:16]
+        key = files.digest(debs / "manifest.json")[:16]
         target = parent / f"packages-{key}"
         if not target.exists():
             debs.rename(target)
@@ -72,8 +71,3 @@ def _index(folder: Path, digests: dict[str, str]) -> list[str]:
         size = (folder / name).stat().st_size
         found.append(f"{told}\nFilename: ./{name}\nSize: {size}\nSHA256: {digest}\n\n")
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -101,7 +101,7 @@ def script(cluster: Cluster, *, api: bool) -> str:
         body += bytes([len(label)]) + label.encode()
     body += bytes.fromhex("0000010001")
     question = "".join(f"\\{byte:03o}" for byte in len(body).to_bytes(2, "big") + body)
-    text = _SCRIPT().replace("@DNS@", cluster.dns_ip).replace("@QUESTION@", question)
+    text = ask.filled(_SCRIPT()).replace("@DNS@", cluster.dns_ip).replace("@QUESTION@", question)
     return f"{ask.script(api=api)}\n{text}"
 
 

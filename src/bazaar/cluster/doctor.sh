@@ -33,9 +33,7 @@ for path in /run/netns/cni-*; do
 done
 if [ "${ASK_API-}" ] && systemctl -q is-active etcd.service; then
   member() {
-    timeout 6 /var/lib/bazaar-node/etcdctl --endpoints=https://127.0.0.1:2379 \
-      --cacert=/etc/kubernetes/pki/etcd/ca.crt --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \
-      --key=/etc/kubernetes/pki/etcd/healthcheck-client.key --command-timeout=4s "$@"
+    timeout 6 @ETCDCTL@ --command-timeout=4s "$@"
   }
   echo "etcd $(member endpoint health --cluster -w json)"
   member alarm list | sed 's/^/alarm /'

@@ -6,31 +6,29 @@ import shlex
 from collections.abc import Sequence
 
 from bazaar.cluster.description import Node
-from bazaar.cluster.facts import FOLDER
-from bazaar.cluster.members import ETCD, member_command
+from bazaar.cluster.facts import ETCDCTL, FOLDER
+from bazaar.cluster.members import ETCD
 from bazaar.cluster.parts import Context
 
 SNAPSHOT = f"{FOLDER}/snapshot.db"
 
 
-def add(context: Context, node: Node) -> str:
+def add(node: Node) -> str:
     """A script, for a member, that takes ``node`` in; nothing where it is one already."""
-    command = member_command(context)
     url = f"https://{node.ip}:2380"
     # What was taken in and never started has no name yet; its address tells.
     return (
-        f"{command} member list | grep -qF {shlex.quote(url)} || "
-        f"{command} member add {node.name} --peer-urls={url}"
+        f"{ETCDCTL} member list | grep -qF {shlex.quote(url)} || "
+        f"{ETCDCTL} member add {node.name} --peer-urls={url}"
     )
 
 
-def remove(context: Context, node: Node) -> str:
+def remove(node: Node) -> str:
     """A script, for a member, that lets ``node`` go; nothing where it is none."""
-    command = member_command(context)
     url = f"https://{node.ip}:2380"
     return (
-        f"id=$({command} member list | grep -F {shlex.quote(url)} | cut -d, -f1)\n"
-        f'[ -z "$id" ] || {command} member remove "$id"'
+        f"id=$({ETCDCTL} member list | grep -F {shlex.quote(url)} | cut -d, -f1)\n"
+        f'[ -z "$id" ] || {ETCDCTL} member remove "$id"'
     )
 
 
@@ -39,7 +37,7 @@ def save(context: Context) -> str:
     etcdutl = context.program("etcdutl")
     return (
         f"umask 077; rm -f {SNAPSHOT}\n"
-        f"{member_command(context)} snapshot save {SNAPSHOT} >/dev/null 2>&1 || "
+        f"{ETCDCTL} snapshot save {SNAPSHOT} >/dev/null 2>&1 || "
         "{ echo 'etcd gave no snapshot' >&2; exit 1; }\n"
         f"{etcdutl} snapshot status {SNAPSHOT} -w json"
     )

@@ -36,17 +36,12 @@ def make(pause: Path, runsc: Path | None, addons: Mapping[str, Path] | None = No
         images.append((storage.ARCHIVE, storage.IMAGE, inside))
         programs[metrics.PROGRAM] = addons[metrics.PROGRAM]
     sources = [*programs.items(), *(one for image in images for one in image[2].items())]
-    named = [(name, _digest(path)) for name, path in sources]
+    named = [(name, files.digest(path)) for name, path in sources]
     key = hashlib.sha256(json.dumps([named, [one[:2] for one in images]]).encode()).hexdigest()[:16]
     target = paths.cache() / "cluster" / f"extras-{key}"
     if not (target / "manifest.json").is_file():
         _fill(target, images, programs)
     return Programs("", str(target), of(target), (*programs, *(one[0] for one in images)))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of(folder: Path) -> str:
@@ -69,7 +64,7 @@ def _fill(
         for name, path in programs.items():
             shutil.copyfile(path, folder / "bin" / name)
             (folder / "bin" / name).chmod(0o555)
-        digests = {path.name: _digest(path) for path in (folder / "bin").iterdir()}
+        digests = {path.name: files.digest(path) for path in (folder / "bin").iterdir()}
         files.write_json(folder / "manifest.json", digests, 0o444)
         shutil.rmtree(target, ignore_errors=True)  # one that was not whole
         with contextlib.suppress(FileExistsError):  # somebody else made it meanwhile

@@ -17,6 +17,12 @@ SETS = "/opt/bazaar-node"  # programs, a folder for each set
 OWN_LABELS, OWN_TAINTS = "bazaar.local/labels", "bazaar.local/taints"
 KUBECTL = "/var/lib/bazaar-node/kubectl"  # a link to the program in use
 ADMIN = "/etc/kubernetes/super-admin.conf"
+_PKI = "/etc/kubernetes/pki/etcd"
+# `etcdctl` on a member, with what it needs to be let in.
+ETCDCTL = (
+    f"{FOLDER}/etcdctl --endpoints=https://127.0.0.1:2379 --cacert={_PKI}/ca.crt "
+    f"--cert={_PKI}/healthcheck-client.crt --key={_PKI}/healthcheck-client.key"
+)
 _END = "end=facts"  # the last line: without it, the answer is not whole
 SCRIPT = (Path(__file__).parent / "facts.sh").read_text
 
@@ -72,10 +78,22 @@ def script(*, api: bool) -> str:
 
     With ``api`` a control plane says, too, what the API and etcd know.
     """
-    asked = "ASK_API=1\n" if api else ""
-    return asked + SCRIPT().replace("@FOLDER@", FOLDER).replace("@SETS@", SETS).replace(
-        "@ADMIN@", ADMIN
-    ).replace("@LABELS@", OWN_LABELS).replace("@TAINTS@", OWN_TAINTS)
+    return ("ASK_API=1\n" if api else "") + filled(SCRIPT())
+
+
+def filled(text: str) -> str:
+    """A script of ours with what it has to know of this module."""
+    words = {
+        "@FOLDER@": FOLDER,
+        "@SETS@": SETS,
+        "@ADMIN@": ADMIN,
+        "@LABELS@": OWN_LABELS,
+        "@TAINTS@": OWN_TAINTS,
+        "@ETCDCTL@": ETCDCTL,
+    }
+    for word, meant in words.items():
+        text = text.replace(word, meant)
+    return text
 
 
 def parse(text: str, machine: str) -> Facts:

@@ -86,9 +86,7 @@ if [ "${ASK_API-}" ] && [ -e @ADMIN@ ] && systemctl -q is-active kube-apiserver.
 {{end}}'
 fi
 if [ "${ASK_API-}" ] && systemctl -q is-active etcd.service; then
-  timeout 5 @FOLDER@/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
-    --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \
-    --key=/etc/kubernetes/pki/etcd/healthcheck-client.key member list |
+  timeout 5 @ETCDCTL@ member list |
     while IFS=', ' read -r id status name rest; do echo "member $name $id $status"; done
 fi
 echo end=facts

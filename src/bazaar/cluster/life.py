@@ -60,7 +60,6 @@ async def remove(session: Session, node: Node) -> None:
     """
     session.progress(f"{node.name}: leaving the cluster")
     first = session.connections[session.plane.name]
-    context = session.contexts[session.plane.name]
     if node.etcd:
         raise ClusterError(
             f"{node.name} holds etcd alone: such a machine does not leave yet",
@@ -71,7 +70,7 @@ async def remove(session: Session, node: Node) -> None:
             drain(session, node), root=True, timeout=DRAIN_SECONDS + 30, what="draining"
         )
     if node.control_plane and not any(one.etcd for one in session.cluster.nodes):
-        await first.run(etcd.remove(context, node), root=True, what=f"etcd without {node.name}")
+        await first.run(etcd.remove(node), root=True, what=f"etcd without {node.name}")
     gone = f"{kubectl(session)} delete node {node.name} --ignore-not-found --wait=false"
     await first.run(gone, root=True, what=f"deleting the node {node.name}")
     with contextlib.suppress(BazaarError):

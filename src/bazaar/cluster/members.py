@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bazaar.cluster.facts import FOLDER
 from bazaar.cluster.parts import PKI, Context, File, Unit, flags, text, unit
 
 ETCD = "/var/lib/etcd"
@@ -79,13 +78,4 @@ def initial(context: Context) -> str:
         f"ETCD_INITIAL_CLUSTER_TOKEN={context.keys['identity']}\n"
         f"ETCD_INITIAL_ADVERTISE_PEER_URLS=https://{context.node.ip}:2380\n"
         "END"
-    )
-
-
-def member_command(context: Context) -> str:
-    """`etcdctl` with what it needs to be let in."""
-    pki = f"{PKI}/etcd"
-    return (
-        f"{FOLDER}/etcdctl --endpoints={_LOCAL}:2379 --cacert={pki}/ca.crt "
-        f"--cert={pki}/healthcheck-client.crt --key={pki}/healthcheck-client.key"
     )

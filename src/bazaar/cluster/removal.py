@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bazaar.cluster.description import Cluster, Node
-from bazaar.cluster.facts import FOLDER, SETS
+from bazaar.cluster.facts import filled
 from bazaar.errors import ClusterError
 
 Progress = Callable[[str], None]
@@ -15,10 +15,7 @@ Progress = Callable[[str], None]
 def script(cluster: Cluster) -> str:
     """The shell script that does it on one machine; it refuses one that is another cluster's."""
     text = (Path(__file__).parent / "removal.sh").read_text()
-    words = {"@FOLDER@": FOLDER, "@SETS@": SETS, "@NAME@": cluster.name}
-    for word, meant in words.items():
-        text = text.replace(word, meant)
-    return text
+    return filled(text).replace("@NAME@", cluster.name)
 
 
 async def reset(cluster: Cluster, progress: Progress) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bazaar.errors import StateError
-from bazaar.host import files
+from bazaar.host import files, paths
 
 PASSPHRASE = "BAZAAR_CLUSTER_PASSPHRASE"  # noqa: S105 - the variable's name
 KEY_FILE = "BAZAAR_CLUSTER_KEY_FILE"
@@ -23,12 +23,8 @@ _SCRYPT = {"length": 32, "n": 1 << 15, "r": 8, "p": 1}  # 32 MiB, a tenth of a s
 
 def key_file() -> Path:
     """The key file: ``BAZAAR_CLUSTER_KEY_FILE``, else one among the user's settings."""
-    if chosen := os.environ.get(KEY_FILE):
-        return Path(chosen).absolute()
-    if os.geteuid() == 0:
-        return Path("/etc/bazaar/cluster.key")
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(home) / "bazaar" / "cluster.key"
+    chosen = os.environ.get(KEY_FILE)
+    return Path(chosen).absolute() if chosen else paths.settings() / "cluster.key"
 
 
 def seal(path: Path, content: dict[str, Any]) -> None:

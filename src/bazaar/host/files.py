@@ -116,3 +116,11 @@ def _locked(path: Path) -> int:
         except FileNotFoundError:
             pass  # removed between our opening and our look: again
         os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,6 +27,14 @@ def cache() -> Path:
     return Path(home) / "bazaar"
 
 
+def settings() -> Path:
+    """What is the user's own: ``/etc/bazaar`` or the XDG configuration."""
+    if os.geteuid() == 0:
+        return Path("/etc/bazaar")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(home) / "bazaar"
+
+
 def close(folder: Path) -> Path:
     """``folder``, which from now on nobody but its owner may enter.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import stat
@@ -11,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from bazaar.errors import UsageError
+from bazaar.host import files
 from bazaar.model.record import record
 
 _CHUNK = 256 << 10
@@ -73,7 +73,7 @@ def differing(wanted: Sequence[Entry], there: str) -> list[Entry]:
     def same(entry: Entry) -> bool:
         if f"{entry.mode:x}  ./{entry.name}" not in said or stat.S_ISLNK(entry.mode):
             return False
-        return stat.S_ISDIR(entry.mode) or f"{_digest(entry.path)}  ./{entry.name}" in said
+        return stat.S_ISDIR(entry.mode) or f"{files.digest(entry.path)}  ./{entry.name}" in said
 
     return [entry for entry in wanted if not same(entry)]
 
@@ -142,8 +142,3 @@ def _content(entry: Entry) -> Iterator[bytes]:
                 yield chunk
     except OSError as error:
         raise UsageError(f"{entry.path}: {error.strerror}") from error
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

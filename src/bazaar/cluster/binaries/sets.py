@@ -182,7 +182,7 @@ def _assemble(made: list[tuple[Part, Path]], target: Path, progress: Progress) -
             for name in part.packages:
                 program = folder / "bin" / name
                 os.link(source / name, program)
-                size, digest = program.stat().st_size, _digest(program)
+                size, digest = program.stat().st_size, files.digest(program)
                 manifest[name] = {**origin, "sha256": digest, "size": size}
         files.write_json(folder / "manifest.json", manifest, 0o444)
         (folder / "bin").chmod(0o555)
@@ -212,11 +212,6 @@ def _key(wanted: tuple[Part, ...]) -> str:
 def _part_key(part: Part) -> str:
     words = [part.name, part.version, go_build.key(part.recipe)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder() -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bazaar.errors import ImageError
-from bazaar.host import locks
+from bazaar.host import files, locks
 from bazaar.model.container import Image, ImageConfig
 from bazaar.run.images import store, unpack
 
@@ -172,9 +172,7 @@ class _Layout:
 
 
 def _check(path: Path, digest: str, reference: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if "sha256:" + found != digest:
+    if "sha256:" + files.digest(path) != digest:
         raise ImageError(f"{reference}: blob {digest} is damaged: its content has another digest")
 
 
