@@ -116,6 +116,22 @@ def test_a_dead_supervisor_and_an_unreadable_applied_state(bazaar, lost):
     assert "No changes." in bazaar.run("up", str(bazaar.file)).stdout
 
 
+def test_a_container_whose_shim_died_with_the_supervisor_is_replaced(bazaar):
+    bazaar.write(SPEC.partition("probes:")[0])
+    before = bazaar.up()
+    pids = [replica["pid"] for one in before["services"] for replica in one["replicas"]]
+    child = before["supervisor"]["pid"]
+    for process in (_parent(child), child, *map(_parent, pids)):
+        os.kill(process, signal.SIGKILL)
+    bazaar.run("up", str(bazaar.file))
+    assert get(bazaar.service("web")["url"])  # it writes a line of its log, which must be read
+    after = bazaar.status()
+    assert all(one["healthy"] == one["wanted"] for one in after["services"])
+    assert not {replica["pid"] for one in after["services"] for replica in one["replicas"]} & {
+        *pids
+    }
+
+
 def test_a_lost_guardian_is_a_change(bazaar):
     before = bazaar.up()
     os.kill(_parent(before["supervisor"]["pid"]), signal.SIGKILL)

@@ -137,11 +137,26 @@ def test_a_killed_shim_leaves_the_truth(make, engine):
     os.kill(record["shim"], signal.SIGKILL)
     until(lambda: processes.identify(record["shim"]) is None)
     assert containers.state(spec.id).status == "running", "the container itself still runs"
+    assert not containers.tended(spec.id)
     os.kill(state.pid, signal.SIGKILL)
     assert containers.wait(spec.id, 10) == 137
     assert containers.state(spec.id).status == "stopped"
     containers.remove(spec.id)
     assert not left(spec.id)
+
+
+def test_it_is_tended_when_nobody_waits_for_its_start(make, engine):
+    # As when whoever asked for it is killed while the engine starts.
+    spec = make("/bin/sh", "-c", "sleep 0.5; echo out; exit 5", engine=engine)
+    asked = containers.prepare(spec)
+    ready, report = os.pipe()
+    os.close(ready)
+    command = containers.shim_command(asked, report)
+    subprocess.run(command, pass_fds=(report,), check=True, timeout=20)
+    os.close(report)
+    until(lambda: containers.tended(spec.id))
+    assert containers.wait(spec.id, 20) == 5
+    assert text(spec.id) == ["out"]
 
 
 def test_shim_and_sandbox_killed_together(make, engine):

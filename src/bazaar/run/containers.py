@@ -68,6 +68,12 @@ def check_free(container: str, name: str) -> None:
     preparation.check_free(container, name)
 
 
+def shim_command(asked: launch.Launch, report: int) -> list[str]:
+    """The shim of a prepared container; what became of its start goes to ``report``."""
+    source = str(Path(__file__).resolve().parents[2])
+    return [sys.executable, "-I", "-S", "-c", _SHIM, asked.folder, str(report), source]
+
+
 def start(spec: ContainerSpec) -> ContainerState:
     """Start a container that outlives this process; returns when its process is started.
 
@@ -78,12 +84,10 @@ def start(spec: ContainerSpec) -> ContainerState:
     import subprocess
 
     ready, report = os.pipe2(os.O_CLOEXEC)
-    source = str(Path(__file__).resolve().parents[2])
-    command = [sys.executable, "-I", "-S", "-c", _SHIM, asked.folder, str(report), source]
     try:
         with (Path(asked.folder) / "shim.log").open("wb") as log:
             process = subprocess.Popen(
-                command,
+                shim_command(asked, report),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -192,6 +196,14 @@ def exit_fd(container: str) -> int | None:
         if identity is not None and (descriptor := processes.pidfd(identity)) is not None:
             return descriptor
     return None
+
+
+def tended(container: str) -> bool:
+    """Whether the shim of a detached container runs: without it nobody reads what it writes.
+
+    Such a container is ended by its next line of output, and its log and exit code are lost.
+    """
+    return records.shim(folder(container)) is not None
 
 
 def wait(container: str, timeout: float | None = None) -> int | None:

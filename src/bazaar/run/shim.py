@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -41,12 +42,15 @@ def main(folder: str, ready: int) -> None:
     processes.become_subreaper()
     asked = launch.read(Path(folder))
     if asked is None:
-        os.write(
-            ready,
-            json.dumps({"error": f"{folder}/launch.json is unreadable", "code": 125}).encode(),
-        )
+        _report(ready, {"error": f"{folder}/launch.json is unreadable", "code": 125})
         return
     _Shim(asked, ready).run()
+
+
+def _report(ready: int, result: Mapping[str, object]) -> None:
+    """Tell whoever asked for the container; if killed meanwhile, they find its record."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(ready, json.dumps(result).encode())
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -90,7 +94,7 @@ class _Shim:
             "started_at": time.time(),
         }
         launch.store(self.folder, "process.json", record)
-        os.write(self.ready, json.dumps(record).encode())
+        _report(self.ready, record)
         os.close(self.ready)
         self._tend(pid, streams)
 
@@ -105,7 +109,7 @@ class _Shim:
         if "no word" in message and said.strip():
             message = said.decode(errors="replace").strip().splitlines()[-1]
         code = error.exit_code if isinstance(error, BazaarError) else 125
-        os.write(self.ready, json.dumps({"error": message, "code": code}).encode())
+        _report(self.ready, {"error": message, "code": code})
 
     def _tend(self, pid: int, streams: dict[int, str]) -> None:
         log = logs.Writer(self.folder)

@@ -130,7 +130,7 @@ class Rollout:
         """Keepers for the containers that run already, whoever started them.
 
         Nothing but reading: it takes as long on a busy machine. Returns the ids of containers
-        that ended.
+        that ended, and of those nobody reads the output of any more, which soon end by it.
         """
         from bazaar.run import containers
 
@@ -140,7 +140,7 @@ class Rollout:
                 continue
             if state.id in self.supervisor.keepers:
                 continue
-            if state.status == "running":
+            if state.status == "running" and containers.tended(state.id):
                 self.supervisor.keep(self._adopted(state), state)
             else:
                 ended.append(state.id)
