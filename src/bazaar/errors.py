@@ -6,7 +6,7 @@ The command line prints both, without a traceback, and exits with ``exit_code``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 
 class BazaarError(Exception):
@@ -29,32 +29,12 @@ class UsageError(BazaarError):
     exit_code = 2
 
 
-class Problem(NamedTuple):
-    """One mistake in a text the user wrote: where it stands and what would be accepted.
-
-    ``line`` and ``column`` count from 1; 0 means the place is not known.
-    """
-
-    message: str
-    file: str = ""
-    line: int = 0
-    column: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        numbers = [str(number) for number in (self.line, self.column) if number]
-        place = ":".join(part for part in (self.file, *numbers) if part)
-        return "  ".join(part for part in (place, self.path and f"{self.path}:") if part) + (
-            f" {self.message}" if self.path else f"  {self.message}" if place else self.message
-        )
-
-
 class SpecError(BazaarError):
-    """A bazaar's description is wrong; holds every problem found, not the first alone."""
+    """A bazaar's description is wrong; holds every `Problem` found, not the first alone."""
 
     exit_code = 2
 
-    def __init__(self, problems: list[Problem], *, hint: str | None = None) -> None:
+    def __init__(self, problems: Sequence[object], *, hint: str | None = None) -> None:
         count = len(problems)
         summary = f"{count} error{'s' if count != 1 else ''}, nothing was changed."
         super().__init__("\n".join([*map(str, problems), summary]), hint=hint)

@@ -285,3 +285,32 @@ def test_without_its_way_to_the_world_it_does_not_run(root_image, state, engine)
         ["ps", "-e", "-o", "args"], check=True, capture_output=True, text=True
     ).stdout
     assert f"run.{name}" not in processes
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_little_is_loaded_before_the_engine_starts(root_image, state, gvisor, network):
+    code = (
+        "import sys; sys.path += sys.argv.pop(1).split(':')\n"
+        "from bazaar.run import launch\n"
+        "heavy = {'typing', 'threading', 'subprocess', 'socket', 'hashlib', 'dataclasses',\n"
+        "    'inspect', 'click', 'pydantic', 'asyncio'}\n"
+        "def spawn(*_):\n"
+        "    print('loaded:', *heavy & set(sys.modules))\n"
+        "    raise OSError('enough')\n"
+        "launch.spawn = spawn\n"
+        "from pathlib import Path\n"
+        "from bazaar.cli import run_request\n"
+        "from bazaar.model.container import Image\n"
+        "folder = Path(sys.argv[4].partition(':')[2])\n"
+        "run_request._image = lambda request: Image(request.image, 'a:b', (folder,))\n"
+        "from bazaar.__main__ import main; main()"
+    )
+    # An image of packages that is cached needs no more; one of a directory is looked through.
+    words = ["run", "--network", network, root_image.reference, "--", "/bin/cat"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, ":".join(filter(None, sys.path)), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "loaded:\n", done.stderr

@@ -1,56 +1,44 @@
-"""The default network of `bazaar run`, made beside what else a container needs."""
+"""The default network of `bazaar run`, made while its container's engine starts."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from bazaar.errors import BazaarError
-from bazaar.host.background import Background
+from bazaar.host import namespaces
+from bazaar.site.naming import container_namespace
+from bazaar.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bazaar.model.site import Attachment
+    from bazaar.run.forwarder import Forwarder
 
 
 class RunNetwork:
-    """One container's network, on its way from the beginning."""
+    """One container's network: its namespace at first, bare, and the rest when there is time.
 
-    def __init__(self, container: str, before: Callable[[], None]) -> None:
-        self._container, self._before = container, before
-        self._address = ""
-        self._wired = threading.Event()
-        self._work = Background(self._connect)
+    ``before`` is done before the rest; a ``forwarder`` is told the container's address.
+    """
 
-    def address(self) -> str:
-        """The container's address, once its namespace is whole. Raises NetworkError."""
-        self._wired.wait()
-        if not self._address:
-            self._work.result()
-        return self._address
+    def __init__(
+        self, container: str, before: Callable[[], None], forwarder: Forwarder | None
+    ) -> None:
+        self._container, self._before, self._forwarder = container, before, forwarder
+        self.namespace = container_namespace(container)
 
-    def finish(self) -> None:
-        """Wait for the way to the world, too. Raises NetworkError."""
-        self._work.result()
+    def begin(self) -> None:
+        """Make the namespace. Raises NetworkError."""
+        namespaces.create_bare(self.namespace)
+
+    def complete(self) -> None:
+        """Make the rest. Raises NetworkError."""
+        from bazaar.site import run_network
+
+        self._before()
+        attachment = run_network.connect_run(self._container, begun=True)
+        if self._forwarder is not None:
+            self._forwarder.to(attachment.address)
 
     def remove(self) -> None:
         """Take it away, however far it came."""
         from bazaar.site import run_network
 
-        with contextlib.suppress(BazaarError):
-            self._work.result()  # it may be on its way still
         run_network.disconnect_run(self._container)
-
-    def _connect(self) -> None:
-        from bazaar.site import run_network
-
-        try:
-            self._before()
-            run_network.connect_run(self._container, wired=self._note)
-        finally:
-            self._wired.set()
-
-    def _note(self, attachment: Attachment) -> None:
-        self._address = attachment.address
-        self._wired.set()

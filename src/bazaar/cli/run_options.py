@@ -8,10 +8,13 @@ says what is wrong.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+
+from bazaar.model.record import record
+from bazaar.typed import Any
 
 
-class Option(NamedTuple):
+@record
+class Option:
     """One option as docker names it."""
 
     names: tuple[str, ...]

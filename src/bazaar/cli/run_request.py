@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bazaar.errors import UsageError
 from bazaar.model.container import ContainerSpec, Image, Limits, Mount, PublishedPort
 from bazaar.model.record import record, replace
+from bazaar.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bazaar.cli.run_network import RunNetwork
     from bazaar.run.forwarder import Forwarder
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -21,7 +22,7 @@ LEAST_PIDS = 64  # threads of the host; gVisor takes about 40 for itself
 LEAST_MEMORY = 6 << 20  # bytes; docker's own least
 MOST_MEMORY = 1 << 62
 LEAST_CORES, MOST_CORES = 0.01, 4096
-_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_VOLUME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
 
 @record
@@ -203,21 +204,12 @@ def _run(spec: ContainerSpec, request: Request, forwarder: Forwarder | None) -> 
     if request.network != "bridge":
         _sweep()
         named = None if request.network == "none" else request.network
-        return _start(replace(spec, namespace=named), request, lambda: None, lambda: None)
+        return _start(replace(spec, namespace=named), request, None)
     from bazaar.cli.run_network import RunNetwork
-    from bazaar.site.naming import container_namespace
 
-    # The network is made while the container is prepared: the engine starts when both are done.
-    network = RunNetwork(spec.id, _sweep)
-
-    def ready() -> None:
-        address = network.address()
-        if forwarder is not None:
-            forwarder.to(address)
-
+    network = RunNetwork(spec.id, _sweep, forwarder)
     try:
-        wired = replace(spec, namespace=container_namespace(spec.id))
-        code = _start(wired, request, ready, network.finish)
+        code = _start(replace(spec, namespace=network.namespace), request, network)
     except BaseException:
         network.remove()
         raise
@@ -228,21 +220,20 @@ def _run(spec: ContainerSpec, request: Request, forwarder: Forwarder | None) -> 
     return code
 
 
-def _start(
-    spec: ContainerSpec, request: Request, ready: Callable[[], None], started: Callable[[], None]
-) -> int:
+def _start(spec: ContainerSpec, request: Request, network: RunNetwork | None) -> int:
     from bazaar.run import containers
 
     if request.detach:
-        ready()
-        started()
+        if network is not None:
+            network.begin()
+            network.complete()
         containers.start(spec)
         print(spec.name)
         return 0
     from bazaar.run import interactive
 
     return interactive.foreground(
-        spec, stdin=request.interactive, remove=not request.keep, ready=ready, started=started
+        spec, stdin=request.interactive, remove=not request.keep, network=network
     )
 
 
@@ -364,7 +355,7 @@ def _source(text: str, whole: str, *, make: bool) -> Path:
                 hint="name a file or directory of this machine",
             ) from error
         raise UsageError(f"'{whole}': {path} does not exist", hint=f"mkdir -p {path}")
-    if not _VOLUME.fullmatch(text):
+    if not re.fullmatch(_VOLUME, text):
         raise UsageError(f"'{whole}': '{text}' cannot name a volume")
     from bazaar.host import paths
 

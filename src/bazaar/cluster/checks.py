@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from bazaar.cluster.description import Cluster, Node
 from bazaar.cluster.facts import Facts
-from bazaar.errors import Problem, SpecError
+from bazaar.errors import SpecError
+from bazaar.model.problem import Problem
 
 CLOCK_SECONDS = 30.0  # more than certificates' and etcd's tolerance
 DISK_KIB = 3 << 20

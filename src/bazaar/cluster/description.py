@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, cast
 
-from bazaar.errors import Problem, SpecError
+from bazaar.errors import SpecError
 from bazaar.model.machine import Machine
+from bazaar.model.problem import Problem
 from bazaar.model.record import field, record
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?")

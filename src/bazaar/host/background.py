@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
-
-Result = TypeVar("Result")
 
 
-class Background(Generic[Result]):
+class Background:
     """One function in a thread of its own, begun at once."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
         self._failure: BaseException | None = None
-        self._value: Result | None = None
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._value = self._work()
+            self._work()
         except BaseException as error:
             self._failure = error
 
-    def result(self) -> Result:
-        """Wait for it; what it returned, or raise what it raised."""
+    def wait(self) -> None:
+        """Wait for its end, and raise what it raised."""
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        return cast("Result", self._value)

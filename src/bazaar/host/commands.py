@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,10 @@ from pathlib import Path
 
 from bazaar.errors import CommandError, MissingError
 from bazaar.model.record import record
+from bazaar.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 # Debian gives a plain user, and root through `su`, a PATH without these.
 _ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -85,6 +88,8 @@ def follow(
     words: Sequence[str], heard: Callable[[str], None], environment: Mapping[str, str]
 ) -> tuple[int, list[str]]:
     """Run a long program, each line it says being ``heard``; its exit code, and its last lines."""
+    import subprocess
+
     last: deque[str] = deque(maxlen=50)
     with subprocess.Popen(
         words,
@@ -120,6 +125,8 @@ def failure(finished: Finished, problem: str | None = None) -> CommandError:
 def _start(
     words: list[str], files: list[int], environment: Mapping[str, str] | None, folder: Path | None
 ) -> subprocess.Popen[bytes]:
+    import subprocess  # 3 ms, which a container does not wait for
+
     try:
         # A group of its own: the time limit ends its children too, and Ctrl-C reaches us alone.
         return subprocess.Popen(

@@ -30,7 +30,7 @@ _CLONE_NEWNS = 0x00020000  # linux/sched.h
 PAGE = 4096  # mount(2) takes at most a page of options
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = r"\\([0-7]{3})"
 
 
 @record
@@ -175,4 +175,4 @@ def unmount_below(folder: Path) -> list[str]:
 
 def _plain(field: str) -> str:
     """Undo mountinfo's octal escapes of space, tab, newline and backslash."""
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
+    return re.sub(_ESCAPE, lambda match: chr(int(match[1], 8)), field)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network
-from typing import Any
 
 from bazaar.errors import CommandError, NetworkError
 from bazaar.host import commands, locks, namespaces
+from bazaar.typed import Any
 
 _COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from ipaddress import IPv4Network
-from typing import Any
 
 from bazaar.host import namespaces, resolvers
 from bazaar.model.record import record
+from bazaar.typed import Any
 
 
 @record

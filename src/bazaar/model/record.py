@@ -8,10 +8,14 @@ is compiled; the other methods are shared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform, overload
 
-Class = TypeVar("Class", bound=type)
-Instance = TypeVar("Instance")
+from bazaar.typed import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeVar, dataclass_transform, overload
+
+    Class = TypeVar("Class", bound=type)
+    Instance = TypeVar("Instance")
 _MISSING: Any = object()
 
 
@@ -47,19 +51,24 @@ def field(
     return _Field(default, default_factory, compare=compare, kw_only=kw_only)
 
 
-@overload
-def record(cls: Class) -> Class: ...
-@overload
-def record(*, eq: bool = ..., kw_only: bool = ...) -> Callable[[Class], Class]: ...
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def record(cls: Any = None, *, eq: bool = True, kw_only: bool = False) -> Any:
-    """Make a frozen class with slots of the fields its body names; fields are inherited.
+if TYPE_CHECKING:
 
-    Without ``eq`` two are equal only when they are the same object.
-    """
-    if cls is None:
-        return lambda cls: _make(cls, eq, kw_only)  # pyright: ignore
-    return _make(cls, eq, kw_only)
+    @overload
+    def record(cls: Class) -> Class: ...
+    @overload
+    def record(*, eq: bool = ..., kw_only: bool = ...) -> Callable[[Class], Class]: ...
+    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
+    def record(cls: Any = None, *, eq: bool = True, kw_only: bool = False) -> Any: ...
+else:
+
+    def record(cls: Any = None, *, eq: bool = True, kw_only: bool = False) -> Any:
+        """Make a frozen class with slots of the fields its body names; fields are inherited.
+
+        Without ``eq`` two are equal only when they are the same object.
+        """
+        if cls is None:
+            return lambda cls: _make(cls, eq, kw_only)
+        return _make(cls, eq, kw_only)
 
 
 def _make(cls: type, eq: bool, kw_only: bool) -> Any:

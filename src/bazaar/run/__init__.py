@@ -12,7 +12,7 @@ interactive  in the foreground: streams, terminal, signals, exit codes; exec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from bazaar.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bazaar.run.interactive import execute, foreground

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from bazaar.errors import EngineError
 from bazaar.host import resolvers
 from bazaar.model.container import ContainerSpec, Mount
 from bazaar.run import rootfs
+from bazaar.typed import Any
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -79,7 +79,12 @@ def directory(spec: ContainerSpec) -> str:
 
 
 def write(
-    spec: ContainerSpec, folder: Path, root: Path, *, cgroup: str | None = None
+    spec: ContainerSpec,
+    folder: Path,
+    root: Path,
+    *,
+    cgroup: str | None = None,
+    hooks: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write ``folder``/config.json and the files it names; returns the configuration.
 
@@ -96,6 +101,8 @@ def write(
         "mounts": [*_pseudo(spec), *_files(spec, folder, root), *map(_mount, spec.mounts)],
         "linux": _linux(spec, cgroup),
     }
+    if hooks:
+        config["hooks"] = hooks
     if spec.engine == "shared" and cgroup is None:
         # Perhaps no control group keeps it from devices then, so it must not make any.
         for held in config["process"]["capabilities"].values():

@@ -22,17 +22,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from bazaar.errors import BazaarError, EngineError, StateError
 from bazaar.host import cgroups, paths, processes
 from bazaar.model.container import ContainerSpec, ContainerState
 from bazaar.run import bundle, launch, records, rootfs
+from bazaar.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bazaar.run.logs import LogLine
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}")
+_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}"
 # -S: no site packages, half the memory and a third of the start.
 _SHIM = (
     "import sys; sys.path.insert(0, sys.argv[3]); "
@@ -42,7 +42,7 @@ _SHIM = (
 
 def folder(container: str) -> Path:
     """A container's directory. Raises EngineError for what cannot be an id."""
-    if not _ID.fullmatch(container):
+    if not re.fullmatch(_ID, container):
         raise EngineError(
             f"'{container}' cannot name a container",
             hint="letters, digits, '.', '_' and '-', up to 127 of them",
@@ -50,15 +50,15 @@ def folder(container: str) -> Path:
     return paths.containers() / container
 
 
-def prepare(spec: ContainerSpec, *, owner: int | None = None) -> launch.Launch:
+def prepare(spec: ContainerSpec, *, owner: int | None = None, gated: bool = False) -> launch.Launch:
     """Make everything a container needs but its processes: directory, root, bundle, cgroups.
 
-    ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
-    left then.
+    ``owner`` is the process that runs it in the foreground; ``gated``, its start waits for a
+    `gate.Gate`. Raises EngineError; nothing is left then.
     """
     from bazaar.run import preparation
 
-    return preparation.prepare(spec, owner)
+    return preparation.prepare(spec, owner, gated=gated)
 
 
 def check_free(container: str, name: str) -> None:
@@ -165,7 +165,7 @@ def listing() -> list[ContainerState]:
     """Every container on this machine, by id."""
     try:
         names = sorted(
-            entry.name for entry in paths.containers().iterdir() if _ID.fullmatch(entry.name)
+            entry.name for entry in paths.containers().iterdir() if re.fullmatch(_ID, entry.name)
         )
     except FileNotFoundError:
         return []

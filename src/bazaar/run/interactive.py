@@ -7,15 +7,16 @@ import json
 import os
 import signal
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from bazaar.errors import EngineError
 from bazaar.host import processes
 from bazaar.model.container import ContainerSpec
-from bazaar.run import bundle, containers, launch, rootfs
+from bazaar.run import bundle, containers, gate, launch, rootfs
 from bazaar.run.streams import Streams, Terminal
+from bazaar.typed import Any, Protocol
 
 # Everything a program may want to hear; what the terminal's driver and children cause stays ours.
 FORWARDED = (
@@ -30,28 +31,37 @@ FORWARDED = (
 )
 
 
+class Network(Protocol):
+    """A container's network, made while its engine starts."""
+
+    def begin(self) -> None:
+        """Make its namespace. Raises NetworkError."""
+
+    def complete(self) -> None:
+        """Make the rest. Raises NetworkError."""
+
+
 def foreground(
     spec: ContainerSpec,
     *,
     stdin: bool = False,
     remove: bool = True,
-    ready: Callable[[], object] = lambda: None,
-    started: Callable[[], object] = lambda: None,
+    network: Network | None = None,
 ) -> int:
     """Run a container until it ends; its exit code, 128 + n where a signal ended it.
 
-    ``stdin``: pass ours on, until its end; else the container reads nothing. ``ready`` is
-    called when all is prepared, and returns once the container's network is there; ``started``
-    once its engine starts, and what it raises ends the container. Must be called from the main
-    thread of a process without children: it takes signals and reaps. Raises EngineError, with
-    docker's exit codes 125 to 127, when the container could not be started.
+    ``stdin``: pass ours on, until its end; else the container reads nothing. Nothing runs in
+    it before all of ``network`` is there. Must be called from the main thread of a process
+    without children: it takes signals and reaps. Raises EngineError, with docker's exit codes
+    125 to 127, when the container could not be started, NetworkError for its network.
     """
     processes.become_subreaper()
-    asked = containers.prepare(spec, owner=os.getpid())
+    asked = containers.prepare(spec, owner=os.getpid(), gated=network is not None)
     try:
-        ready()
+        if network is not None:
+            network.begin()
         bundle.check_namespace(spec)
-        code = _run(spec, asked, started, stdin=stdin)
+        code = _run(spec, asked, network, stdin=stdin)
     except BaseException:
         containers.discard(spec.id)
         raise
@@ -60,24 +70,21 @@ def foreground(
     return code
 
 
-def _run(
-    spec: ContainerSpec, asked: launch.Launch, started: Callable[[], object], *, stdin: bool
-) -> int:
+def _run(spec: ContainerSpec, asked: launch.Launch, network: Network | None, *, stdin: bool) -> int:
     terminal = Terminal(Path(asked.folder)) if spec.terminal else None
     streams = None if terminal else Streams(stdin=stdin, carry_files=spec.engine == "gvisor")
     with _Forwarder() as forwarder:
         try:
+            with _meanwhile(asked, network) as meanwhile:
+                if streams is not None:
+                    pid = launch.start(asked, streams.descriptors, meanwhile=meanwhile)
+                else:
+                    assert terminal is not None
+                    pid = _with_terminal(asked, terminal, meanwhile)
+            forwarder.target = pid
+            _record(asked, pid)
             if streams is not None:
-                pid = launch.start(asked, streams.descriptors)
-                forwarder.target = pid
-                _record(asked, pid)
                 streams.started()
-            else:
-                assert terminal is not None
-                pid = _with_terminal(asked, terminal)
-                forwarder.target = pid
-                _record(asked, pid)
-            _or_end(started, pid)
             forwarder.catch_up()
             status = launch.reap(pid)
             forwarder.target = 0
@@ -92,22 +99,22 @@ def _run(
     return code
 
 
-def _or_end(started: Callable[[], object], pid: int) -> None:
-    """What else has to succeed; where it does not, the container ends."""
-    try:
-        started()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        launch.reap(pid)
-        raise
+def _meanwhile(
+    asked: launch.Launch, network: Network | None
+) -> AbstractContextManager[Callable[[], None] | None]:
+    """What is to be done while the engine starts."""
+    if network is None:
+        return contextlib.nullcontext()
+    return gate.opened_by(Path(asked.folder), network.complete)
 
 
-def _with_terminal(asked: launch.Launch, terminal: Terminal) -> int:
+def _with_terminal(
+    asked: launch.Launch, terminal: Terminal, meanwhile: Callable[[], None] | None
+) -> int:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         # The engine connects while it starts, and goes on without waiting for us to accept.
-        pid = launch.start(asked, (null, null, null), console=terminal.path)
+        pid = launch.start(asked, (null, null, null), console=terminal.path, meanwhile=meanwhile)
     finally:
         os.close(null)
     terminal.receive()

@@ -14,12 +14,13 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 from bazaar.errors import EngineError
 from bazaar.host import cgroups, processes
 from bazaar.model.record import record
+from bazaar.typed import Any, cast
 
 _SYS_CLONE3 = 435  # the same on every architecture
 _CLONE_INTO_CGROUP = 0x200000000
@@ -96,11 +97,18 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def start(launch: Launch, stdio: tuple[int, int, int], *, console: Path | None = None) -> int:
+def start(
+    launch: Launch,
+    stdio: tuple[int, int, int],
+    *,
+    console: Path | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> int:
     """Have the engine start the container; the pid of its process on the host, our child.
 
     ``stdio`` are descriptors the container gets as its own. ``console`` is a socket on which
-    the engine hands over the terminal. Raises EngineError with docker's exit code.
+    the engine hands over the terminal. ``meanwhile`` is done beside it. Raises EngineError with
+    docker's exit code.
     """
     pid_file = launch.path("pid")
     pid_file.unlink(missing_ok=True)
@@ -116,7 +124,11 @@ def start(launch: Launch, stdio: tuple[int, int, int], *, console: Path | None =
     if console is not None:
         arguments += ["--console-socket", str(console)]
     engine = spawn([*arguments, launch.engine_id], stdio, launch.cgroups)
-    _, status = os.waitpid(engine, 0)
+    try:
+        if meanwhile is not None:
+            meanwhile()
+    finally:
+        _, status = os.waitpid(engine, 0)
     if status != 0:
         raise failure(launch, processes.exit_code(status))
     return int(pid_file.read_text())

@@ -9,14 +9,14 @@ from pathlib import Path
 from bazaar.errors import EngineError
 from bazaar.host import cgroups, processes
 from bazaar.model.container import ContainerSpec, Limits
-from bazaar.run import bundle, containers, engines, launch, programs, rootfs
+from bazaar.run import bundle, containers, engines, gate, launch, programs, rootfs
 
 
-def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
+def prepare(spec: ContainerSpec, owner: int | None = None, *, gated: bool = False) -> launch.Launch:
     """Make everything a container needs but its processes: directory, root, bundle, cgroups.
 
-    ``owner`` is the process that runs it in the foreground. Raises EngineError; nothing is
-    left then.
+    ``owner`` is the process that runs it in the foreground; ``gated``, its start waits for a
+    `gate.Gate`. Raises EngineError; nothing is left then.
     """
     check_free(spec.id, spec.name)
     place = containers.folder(spec.id)
@@ -55,7 +55,8 @@ def prepare(spec: ContainerSpec, owner: int | None = None) -> launch.Launch:
         )
         root = rootfs.mount(spec.image.layers, place)
         group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete() else None
-        bundle.write(spec, place, root, cgroup=group)
+        hooks = gate.make(place) if gated else None
+        bundle.write(spec, place, root, cgroup=group, hooks=hooks)
         _check_executable(spec, root)
     except FileExistsError as error:
         raise EngineError(

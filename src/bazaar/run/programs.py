@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bazaar.errors import EngineError
 from bazaar.run import launch, rootfs
+from bazaar.typed import Any
 
 
 def problem(
@@ -70,6 +69,8 @@ def instead(error: EngineError) -> Generator[None]:
 
     What a program writes passes at once: only what begins as gVisor's complaint is held.
     """
+    import threading
+
     complaint, held = b"executing processes for container", bytearray()
     real = os.dup(2)
     read, write = os.pipe2(os.O_CLOEXEC)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from bazaar.host import cgroups, processes
 from bazaar.run import launch
+from bazaar.typed import Any
 
 
 def process(place: Path) -> processes.Identity | None:

@@ -11,10 +11,14 @@ import contextlib
 import os
 import signal
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+
+from bazaar.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
 
 CHUNK = 64 << 10
 LINGER = 2.0  # seconds that output may still come after the container's end
@@ -49,6 +53,8 @@ class Streams:
     def _input(self, carry_files: bool) -> int:
         if not (carry_files and _regular(0)):
             return 0
+        import threading
+
         read, write = os.pipe2(os.O_CLOEXEC)
         self._mine.append(read)
 
@@ -56,7 +62,7 @@ class Streams:
             _copy(0, write)
             os.close(write)
 
-        self._later.append(lambda: threading.Thread(target=feed, daemon=True).start())
+        self._later.append(threading.Thread(target=feed, daemon=True).start)
         return read
 
     def _out(self, number: int, carry_files: bool) -> int:
@@ -64,6 +70,8 @@ class Streams:
             return number
         read, write = os.pipe2(os.O_CLOEXEC)
         self._mine.append(write)
+        import threading
+
         thread = threading.Thread(target=_copy, args=(read, number), daemon=True)
         self._output.append(thread)
         self._later.append(thread.start)
@@ -138,6 +146,8 @@ class Terminal:
             self._saved = termios.tcgetattr(0)
             tty.setraw(0)
             signal.signal(signal.SIGWINCH, self._resized)
+        import threading
+
         self._thread = threading.Thread(target=_copy, args=(self._master, 1), daemon=True)
         self._thread.start()
         threading.Thread(target=self._type, daemon=True).start()

@@ -215,10 +215,12 @@ def attach(
     namespace: str | None,
     prefix: int = 24,
     before: Sequence[str] = (),
+    begun: bool = False,
 ) -> Attachment:
     """Wire a fresh namespace into a bridge of ``namespace`` (None: of the host).
 
-    The bridge may be what the ``ip`` commands of ``before`` make there.
+    The bridge may be what the ``ip`` commands of ``before`` make there. ``begun``: the fresh
+    namespace has its name already, and nothing in it.
     """
     own = container_namespace(container_id)
     port = namespaces.interface_name("port", container_id)
@@ -231,13 +233,10 @@ def attach(
         f"route add default via {gateway}",
     ]
     mark = f"bazaar container {container_id} {address}"
-    try:
-        namespaces.create(own, mark=mark, lines=lines, sysctls=_CONTAINER_SYSCTLS)
-    except NetworkError:
-        # The port of a namespace that somebody deleted stays until the kernel gets to it.
-        if not namespaces.remove_interface(port, namespace):
-            raise
-        namespaces.create(own, mark=mark, lines=lines, sysctls=_CONTAINER_SYSCTLS)
+    make = namespaces.set_up if begun else namespaces.create
+    # The port of a namespace that somebody deleted stays until the kernel gets to it.
+    namespaces.remove_interface(port, namespace)
+    make(own, mark=mark, lines=lines, sysctls=_CONTAINER_SYSCTLS)
     joined = f'link set {port} master {bridge} up alias "{mark}"'
     namespaces.batch([*before, joined], namespace)
     return Attachment(own, address, gateway, prefix)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bazaar.host import namespaces
 from bazaar.model.record import field, record
 from bazaar.model.site import Attachment
 from bazaar.site.naming import UPLINK, front_namespace, host_name
+from bazaar.typed import Any
 
 
 @record

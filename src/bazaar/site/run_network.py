@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 from bazaar.errors import NetworkError
 from bazaar.host import locks, namespaces, outbound, ranges
 from bazaar.host.background import Background
 from bazaar.model.site import Attachment
 from bazaar.site import network, subnets
+from bazaar.typed import Any
 
 BRIDGE = "bz-run"
 _TABLE = "bazaar_run"
@@ -21,16 +20,17 @@ def connect_run(
     container_id: str,
     *,
     to_world: bool = True,
-    wired: Callable[[Attachment], None] = lambda _: None,
+    begun: bool = False,
 ) -> Attachment:
     """Make a fresh namespace for a container of `bazaar run`, on the bridge they share.
 
-    Without ``to_world`` it reaches the host and its neighbours alone. ``wired`` is called when the
-    namespace is whole: the way to the world may take a moment longer. NetworkError when no
-    address is left, MissingError where there is no nftables for the way out.
+    Without ``to_world`` it reaches the host and its neighbours alone. ``begun``: the namespace
+    is there already, bare. NetworkError when no address is left, MissingError where there is
+    no nftables for the way out.
     """
     with locks.of_machine("run-network"):
-        network.disconnect(container_id)
+        if not begun:
+            network.disconnect(container_id)
         # Each look costs the start of a program: this is the only one.
         links, routes = namespaces.links_and_routes()
         own, making = _bridge(links, routes)
@@ -54,11 +54,11 @@ def connect_run(
                 namespace=None,
                 prefix=16,
                 before=making,
+                begun=begun,
             )
-            wired(attachment)
         finally:
             if way_out is not None:
-                way_out.result()
+                way_out.wait()
         if to_world:
             outbound.forward(BRIDGE)
         return attachment

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bazaar.errors import Problem, SpecError
+from bazaar.errors import SpecError
+from bazaar.model.problem import Problem
 from bazaar.spec.model import Bazaar
 from bazaar.spec.text import MOST_BYTES, parse
 from bazaar.spec.validate import Findings, build, check

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from bazaar.errors import Problem, SpecError
+from bazaar.errors import SpecError
+from bazaar.model.problem import Problem
 
 MOST_BYTES = 1 << 20
 MOST_DEPTH = 32

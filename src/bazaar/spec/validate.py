@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from bazaar.errors import Problem, SpecError
+from bazaar.errors import SpecError
+from bazaar.model.problem import Problem
 from bazaar.spec import cluster_rules, rules, values
 from bazaar.spec.cluster import Cluster, Machine, Proxy
 from bazaar.spec.model import Bazaar, Health, Probe, Restart, Service, Shield, Site

@@ -100,7 +100,7 @@ def stop(names: Collection[str], progress: Progress, *, now: bool = False) -> li
         if not now:
             nspawn.shut_down(running)
         for work in [Background(lambda name=name: nspawn.kill(name)) for name in running]:
-            work.result()
+            work.wait()
     return running
 
 
@@ -136,7 +136,7 @@ def destroy(names: Collection[str] | None, progress: Progress) -> list[str]:
         failures: list[BazaarError] = []
         for work in [Background(lambda name=name: _remove(name)) for name in chosen]:
             try:
-                work.result()
+                work.wait()
             except BazaarError as error:
                 failures.append(error)
         _write_known_hosts()

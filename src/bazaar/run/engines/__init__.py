@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from bazaar.errors import UsageError
 from bazaar.model.record import record
+from bazaar.typed import Protocol
 
 Progress = Callable[[str], None]
 
@@ -36,15 +36,15 @@ class Engine(Protocol):
 
     def status(self) -> EngineStatus:
         """What is there, without getting anything."""
-        ...
+        raise NotImplementedError
 
     def ensure(self, progress: Progress) -> Path:
         """The program, got when it is not there. Raises MissingError."""
-        ...
+        raise NotImplementedError
 
     def command(self, folder: Path, *, network: bool) -> list[str]:
         """The program and its global options for the container kept in ``folder``."""
-        ...
+        raise NotImplementedError
 
 
 NAMES = ("gvisor", "shared")

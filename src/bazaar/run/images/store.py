@@ -13,11 +13,11 @@ import json
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from bazaar.errors import ImageError
 from bazaar.host import paths
 from bazaar.model.container import Image, ImageConfig
+from bazaar.typed import Any
 
 YOUNG = 60.0  # seconds within which a builder may still be about to take its lock
 
