@@ -66,9 +66,9 @@ def writable(hierarchies: Hierarchies | None = None) -> Hierarchies:
     )
 
 
-def complete() -> bool:
+def complete(hierarchies: Hierarchies | None = None) -> bool:
     """Whether groups can be made in every hierarchy, as runc wants to."""
-    found = find()
+    found = hierarchies or find()
     return writable(found) == found
 
 

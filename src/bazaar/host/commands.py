@@ -42,11 +42,16 @@ def find(program: str, *, package: str | None = None) -> str:
 
 
 def which(program: str) -> str | None:
-    """The path of ``program``, or None; looks into the administrator's folders too."""
-    import shutil
+    """The path of ``program``, or None; looks into the administrator's folders too.
 
-    path = os.environ.get("PATH", os.defpath)
-    return shutil.which(program, path=os.pathsep.join([path, *_ADMIN_FOLDERS]))
+    As shutil.which, whose module takes 3 ms to import.
+    """
+    search = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for folder in ("",) if "/" in program else (*search, *_ADMIN_FOLDERS):
+        path = os.path.join(folder, program)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
 
 
 def run(

@@ -175,4 +175,6 @@ def unmount_below(folder: Path) -> list[str]:
 
 def _plain(field: str) -> str:
     """Undo mountinfo's octal escapes of space, tab, newline and backslash."""
+    if "\\" not in field:
+        return field
     return re.sub(_ESCAPE, lambda match: chr(int(match[1], 8)), field)

@@ -2,7 +2,7 @@
 
 Python makes each method of a dataclass by compiling text, half a millisecond a class; a command
 that has to start in a tenth of a second cannot afford a hundred of them. Here only ``__init__``
-is compiled; the other methods are shared.
+is compiled, when it is first called; the other methods are shared.
 """
 
 from __future__ import annotations
@@ -91,7 +91,6 @@ def _make(cls: type, eq: bool, kw_only: bool) -> Any:
         __match_args__=tuple(name for name, one in fields.items() if not one.kw_only),
         __dataclass_fields__=fields,
         _compared=tuple(name for name, one in fields.items() if one.compare),
-        __init__=_initialiser(fields),
         __setattr__=_frozen,
         __delattr__=_frozen,
         __getstate__=_state,
@@ -103,7 +102,18 @@ def _make(cls: type, eq: bool, kw_only: bool) -> Any:
     body.setdefault("__repr__", _show)
     made: Any = type(cls)(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
+    made.__init__ = _first(made, fields)
     return made
+
+
+def _first(made: Any, fields: dict[str, _Field]) -> Callable[..., None]:
+    """The ``__init__`` of a class until it is first called."""
+
+    def initialise(self: Any, *values: Any, **named: Any) -> None:
+        made.__init__ = _initialiser(fields)
+        made.__init__(self, *values, **named)
+
+    return initialise
 
 
 def names(kind: Any) -> tuple[str, ...]:

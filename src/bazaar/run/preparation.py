@@ -38,7 +38,8 @@ def prepare(spec: ContainerSpec, owner: int | None = None, *, gated: bool = Fals
             "remove": bool(spec.poststop),
         }
         launch.store(place, "container.json", record)
-        groups = _groups(spec, own=engine.own_cgroups)
+        found = cgroups.find()
+        groups = _groups(spec, found, own=engine.own_cgroups)
         asked = launch.Launch(
             id=spec.id,
             engine=spec.engine,
@@ -54,7 +55,7 @@ def prepare(spec: ContainerSpec, owner: int | None = None, *, gated: bool = Fals
             {name: getattr(asked, name) for name in launch.Launch.__dataclass_fields__},
         )
         root = rootfs.mount(spec.image.layers, place)
-        group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete() else None
+        group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete(found) else None
         hooks = gate.make(place) if gated else None
         bundle.write(spec, place, root, cgroup=group, hooks=hooks)
         _check_executable(spec, root)
@@ -103,22 +104,20 @@ def _signal(name: str) -> int:
         return signal.SIGTERM
 
 
-def _groups(spec: ContainerSpec, *, own: bool) -> list[Path]:
+def _groups(spec: ContainerSpec, found: cgroups.Hierarchies, *, own: bool) -> list[Path]:
     """Make the container's control groups; the directories the engine's process must enter."""
-    if reason := cgroups.problem(spec.limits):
+    if reason := cgroups.problem(spec.limits, found):
         if spec.limits.memory is None and spec.limits.cpus is None and spec.limits.pids is None:
             # It runs all the same, in the groups that can be made: a v2 group is what probes
             # know it by. runc makes its own, as far as it can.
-            return [] if own else cgroups.create(spec.id, hierarchies=cgroups.writable())
+            return [] if own else cgroups.create(spec.id, hierarchies=cgroups.writable(found))
         raise EngineError(f"limits cannot be kept here: {reason}", hint="run it without limits")
     if not own:
-        found = cgroups.find()
         # Entering a v1 hierarchy waits for the kernel (17 ms): only where there is a limit.
         unlimited = spec.limits == Limits()
         few = cgroups.Hierarchies(found.v2) if unlimited and found.v2 else found
         return cgroups.create(spec.id, spec.limits, few)
     # runc makes and limits its own groups, but beside v1 controllers it leaves v2 alone.
-    found = cgroups.find()
     if found.v2 is None or not found.v1:
         return []
     return cgroups.create(spec.id, hierarchies=cgroups.Hierarchies(found.v2))

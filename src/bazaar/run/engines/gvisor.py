@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bazaar.errors import BazaarError, MissingError
-from bazaar.host import paths
+from bazaar.host import commands, paths
 from bazaar.run.engines import EngineStatus, Progress
 
 
@@ -23,9 +23,7 @@ def candidates() -> Iterator[Path]:
     if chosen := os.environ.get("BAZAAR_RUNSC"):
         yield Path(chosen)
         return
-    import shutil
-
-    if installed := shutil.which("runsc"):
+    if installed := commands.which("runsc"):
         yield Path(installed)
     folder = paths.cache() / "bin"
     if folder.is_dir():
