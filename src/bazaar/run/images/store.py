@@ -107,6 +107,8 @@ def forget(reference: str) -> bool:
     """Drop a record and the layers that no other has."""
     import shutil
 
+    from bazaar.run.images import export
+
     image = find(reference)
     if image is None:
         return False
@@ -120,6 +122,7 @@ def forget(reference: str) -> bool:
                 layer.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
             layer.with_name(layer.name + ".json").unlink(missing_ok=True)
+            export.drop(layer.name)
     return True
 
 
