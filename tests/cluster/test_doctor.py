@@ -147,3 +147,11 @@ def test_any_lines_are_an_answer(lines: list[str]):
     answer = answered("\n".join([*lines, "end=doctor"]))
     list(doctor.findings(of, of.nodes[0], answer))
     list(doctor.of_all(of, {"cp1": answer}))
+
+
+@pytest.mark.parametrize("line", ["kubelet|" + "[" * 1000, "etcd " + "[" * 5000])
+def test_nested_too_deep_is_no_answer(line: str):
+    of = cluster()
+    answer = answered(f"{line}\nend=doctor\n")
+    list(doctor.findings(of, of.nodes[0], answer))
+    list(doctor.of_all(of, {"cp1": answer}))

@@ -117,6 +117,7 @@ def test_manifests_get_the_label_and_are_known_again():
         ("{kind: List, items: [{kind: List, items: []}]}", "object 1 needs"),
         ("{kind: List, items: 1}", "object 1 needs"),
         ("a: 2026-13-45", "/a.yaml is no YAML: month must be"),
+        ("[" * 5000, "/a.yaml is no YAML"),
     ],
 )
 def test_what_is_no_manifest_is_refused_before_anything_is_done(text: str, message: str):

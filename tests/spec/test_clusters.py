@@ -180,7 +180,7 @@ def test_services_on_clusters_are_refused_at_their_line():
                 machines=[Machine("10.0.0.1", role="control-plane")],
                 cluster=Cluster(control_planes=3),
             ),
-            "3, and 1 machines have the role control-plane",
+            "3, but the role control-plane is that of 1",
         ),
         (Site("a", subnet="10.44.1.0/24", machines=1, cluster=Cluster()), "`pod_range`"),
     ],

@@ -27,6 +27,7 @@ ORDER: dict[str, str] = {
     **dict.fromkeys(("plan", "apply"), ""),
     **dict.fromkeys(("status", "shell"), "cluster_life"),
     "kubeconfig": "",
+    "load": "cluster_load",
     "doctor": "cluster_doctor",
     **dict.fromkeys(("upgrade", "certs", "backup", "restore", "bundle"), "cluster_life"),
     "reset": "",

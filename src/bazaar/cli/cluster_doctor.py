@@ -39,5 +39,6 @@ def doctor(name: str | None, output: str) -> None:
         print(f"  {sign} {one.node or cluster.name}: {one.what}{number}")
         print(f"      {one.remedy}")
     warnings = len(found) - failures
-    print(f"{failures} failed, {warnings} to consider, on {len(cluster.nodes)} machines.")
+    count = len(cluster.nodes)
+    print(f"{failures} failed, {warnings} to consider, on {count} machine{'s' * (count != 1)}.")
     sys.exit(1 if failures else 0)

@@ -208,7 +208,7 @@ def _manifests(cluster: Cluster) -> list[str]:
     for path, text in cluster.manifests.items():
         try:
             objects = objects_of(text)
-        except (YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
             found.append(f"{path} is no YAML: {str(error).splitlines()[0]}")
             continue
         found += [

@@ -298,7 +298,7 @@ def _settings(text: str) -> Mapping[str, Any]:
 
     try:
         found = safe_load(text)
-    except (YAMLError, ValueError):  # a date that is none is a ValueError
+    except (YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
         return {}
     return found if isinstance(found, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]
 
@@ -308,7 +308,7 @@ def _health(text: str) -> tuple[Mapping[str, Any], ...]:
 
     try:
         found: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     listed = cast("list[Any]", found) if isinstance(found, list) else []
     return tuple(cast("Mapping[str, Any]", one) for one in listed if isinstance(one, dict))

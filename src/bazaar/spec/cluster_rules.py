@@ -83,7 +83,7 @@ def _machines(site: Site, report: Report) -> None:
     if planes and cluster.control_planes and planes != cluster.control_planes:
         report(
             ("sites", site.name, "cluster", "control_planes"),
-            f"{cluster.control_planes}, and {planes} machines have the role control-plane",
+            f"{cluster.control_planes}, but the role control-plane is that of {planes}",
         )
     if cluster.etcd == "separate" and roles.count("etcd") not in (1, 3, 5):
         report(
