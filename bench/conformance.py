@@ -1,18 +1,17 @@
 """Kubernetes' own conformance tests on a cluster of one local machine.
 
 Needs root. Which are run: those of the chosen group, [Conformance] all of them, without those that
-are serial or disruptive. Images are made here of agnhost, Debian's busybox and `pause`, under the
-names the tests ask for; nobody is certified by that. --write keeps the list in docs/conformance.md.
+are serial or disruptive. Images are made here of agnhost and Debian's packages, under the names the
+tests ask for; nobody is certified by that. --write keeps the list in docs/conformance.md.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import report
+from bazaar.model.record import replace
 from report import ROOT, Figure, Progress
 
 # By file of the tests' source: they need no pod.
@@ -38,6 +38,8 @@ PODS = (
     *("network/dns", "common/network/networking", "network/endpointslice", "apps/job"),
     *("apps/deployment", "apps/replica_set", "apps/rc", "apps/daemon_set", "node/runtimeclass"),
 )
+# Of the image that agnhost comes in.
+TOOLS = ("curl", "bind9-dnsutils", "iproute2", "iputils-ping", "netcat-openbsd")
 GROUPS = {"podless": PODLESS, "pods": PODS, "all": (*PODLESS, *PODS), "every": ()}
 _SKIP = r"\[Serial\]|\[Disruptive\]|\[Slow\]"
 
@@ -118,7 +120,7 @@ def keep(found: list[dict[str, Any]], version: str, group: str) -> None:
         f"Tests of Kubernetes {version}'s own conformance suite that were run on a cluster of one",
         f"local machine, by `bench/conformance.py --group {group} --write`: {len(found)} run,",
         f"{counts['passed']} passed, {len(found) - counts['passed']} failed. Images were made",
-        "here of agnhost and busybox; this certifies nothing.",
+        "here of agnhost and Debian's packages; this certifies nothing.",
         "",
     ]
     lines += [f"- {one['State']}: {name_of(one)}" for one in sorted(found, key=name_of)]
@@ -126,60 +128,57 @@ def keep(found: list[dict[str, Any]], version: str, group: str) -> None:
 
 
 def bring(e2e: Path, agnhost: Path, folder: Path, progress: Progress) -> None:
-    """Import an image of agnhost and busybox under every name the tests ask for."""
-    from bazaar.cluster import extras
-    from bazaar.host import machines
+    """Carry images to the machine under every name the tests ask for."""
+    from bazaar.model.container import Image, ImageConfig
+    from bazaar.run import images
+    from bazaar.up import cluster_images
 
     progress("conformance: making images")
+    base = images.ensure(f"deb://bookworm?packages={','.join(TOOLS)}", progress)
+    program = folder / "agnhost"
+    program.mkdir()
+    shutil.copy(agnhost, program / "agnhost")
+    listed = subprocess.run([e2e, "--list-images"], capture_output=True, text=True, check=True)
+    wanted: dict[str, Image] = {}
+    for name in (one for one in listed.stdout.split() if one.startswith("registry.k8s.io/")):
+        if "/agnhost:" in name:
+            layers: tuple[Path, ...] = (*base.layers, program)
+            config = ImageConfig(entrypoint=("/agnhost",), command=("pause",))
+        elif "/busybox:" in name:
+            layers = (busybox(folder),)
+            config = ImageConfig(command=("sh",))
+        elif "/pause:" in name:
+            layers = (program,)
+            config = ImageConfig(entrypoint=("/agnhost", "pause"))
+        else:
+            continue
+        config = replace(config, environment=(("PATH", "/bin:/usr/bin:/sbin:/usr/sbin"),))
+        wanted[name] = Image(name, "", layers, config)
+    cluster_images.bring("conformance", wanted, progress)
+
+
+def busybox(folder: Path) -> Path:
+    """A root of Debian's busybox and its names."""
+    root = folder / "busybox"
+    if root.exists():
+        return root
     subprocess.run(
         ["apt-get", "-q", "download", "busybox-static"], cwd=folder, check=True, capture_output=True
     )
     archive = next(folder.glob("busybox-static_*.deb"))
-    subprocess.run(["dpkg-deb", "-x", archive, folder / "busybox"], check=True)
-    busybox = next((folder / "busybox").rglob("bin/busybox"))
-    content = layer(agnhost.read_bytes(), busybox)
-    listed = subprocess.run([e2e, "--list-images"], capture_output=True, text=True, check=True)
-    names = [one for one in listed.stdout.split() if one.startswith("registry.k8s.io/")]
-    machine = machines.listing()[0].machine
-    known = f"UserKnownHostsFile={machine.known_hosts}"
-    ssh = ["ssh", "-q", "-i", machine.key, "-o", known, f"root@{machine.address}"]
-    for name in names:
-        if "/agnhost:" in name:
-            config: dict[str, object] = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}
-        elif "/busybox:" in name:
-            config = {"Cmd": ["sh"]}
-        elif "/pause:" in name:
-            config = {"Entrypoint": ["/agnhost", "pause"]}
-        else:
-            continue
-        image = extras.image_of(content, name, {**config, "Env": ["PATH=/bin:/usr/bin:/sbin"]})
-        command = [*ssh, "ctr", "-n", "k8s.io", "image", "import", "-"]
-        subprocess.run(command, input=image, check=True, capture_output=True)
-
-
-def layer(agnhost: bytes, busybox: Path) -> bytes:
-    """One root for all: agnhost and a shell with its tools."""
-    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-
-        def add(name: str, content: bytes = b"", mode: int = 0o755, **more: Any) -> None:
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), mode
-            for key, value in more.items():
-                setattr(entry, key, value)
-            archive.addfile(entry, io.BytesIO(content))
-
-        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("root", 0o700)):
-            add(folder, mode=mode, type=tarfile.DIRTYPE)
-        add("agnhost", agnhost)
-        add("bin/busybox", busybox.read_bytes())
-        for name in applets.stdout.split():
-            if name != "busybox":
-                add(f"bin/{name}", mode=0o777, type=tarfile.SYMTYPE, linkname="busybox")
-        add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
-        add("etc/group", b"root:x:0:\n", 0o644)
-    return buffer.getvalue()
+    subprocess.run(["dpkg-deb", "-x", archive, folder / "unpacked"], check=True)
+    for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("root", 0o700)):
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(mode)
+    program = root / "bin/busybox"
+    shutil.copy(next((folder / "unpacked").rglob("bin/busybox")), program)
+    applets = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
+    for name in applets.stdout.split():
+        if name != "busybox":
+            (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    return root
 
 
 if __name__ == "__main__":

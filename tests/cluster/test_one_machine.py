@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from bazaar.errors import SpecError, UsageError
-from bazaar.up import cluster_life, cluster_request, clusters
+from bazaar.run import images
+from bazaar.run.images import export
+from bazaar.up import cluster_images, cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
 from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod, service, ssh
 
@@ -63,6 +65,23 @@ def test_a_pod_has_a_kernel_of_its_own(kubectl: Kubectl):
     assert "runsc" in on("m1", "ps -e -o args")
     name = kubectl.json("get", "pod", "own")["spec"]["runtimeClassName"]
     assert name == "gvisor"
+
+
+def test_an_image_of_this_machine_is_carried_there(kubectl: Kubectl):
+    hello, more = "deb://bookworm?packages=hello", "deb://bookworm?packages=python3"
+    (loaded,) = cluster_images.load(NAME, [hello], QUIET)
+    assert loaded.sent["m1"] > 1 << 20
+    main = {"name": "main", "image": loaded.name, "imagePullPolicy": "Never"}
+    containers = [{**main, "command": ["hello", "-t"]}]
+    kubectl.apply(pod("hello", containers=containers, restartPolicy="Never", runtime="gvisor"))
+    kubectl.wait_for("pod/hello", "jsonpath={.status.phase}=Succeeded")
+    assert kubectl("logs", "hello") == "hello, world\n"
+    # What it has is not sent again, nor are layers that another image has, too.
+    again, other = cluster_images.load(NAME, [hello, more], QUIET)
+    assert (again.name, again.sent) == (loaded.name, {"m1": 0})
+    whole = sum(one.size for one in export.export(images.ensure(more, QUIET), QUIET).blobs)
+    assert 0 < other.sent["m1"] < whole / 2
+    assert on("m1", "ls /var/lib/bazaar/images") == ""
 
 
 def test_secrets_are_encrypted_where_etcd_keeps_them(kubectl: Kubectl):

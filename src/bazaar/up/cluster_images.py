@@ -1,0 +1,90 @@
+"""Images of this machine for clusters: packed here, carried to their machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bazaar.cluster import images as carry
+from bazaar.cluster import store
+from bazaar.model.container import Image
+from bazaar.model.record import record, replace
+from bazaar.run import images
+from bazaar.run.images import export
+from bazaar.up import cluster_request
+
+Progress = Callable[[str], None]
+
+
+@record
+class _Parcel:
+    """An image as `cluster.images` wants it."""
+
+    exported: export.Exported
+
+    @property
+    def name(self) -> str:
+        return self.exported.name
+
+    @property
+    def digest(self) -> str:
+        return self.exported.manifest.digest
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {blob.digest: blob.size for blob in self.exported.blobs}
+
+    def write(self, folder: Path, without: frozenset[str]) -> None:
+        export.write(self.exported, folder, without=without)
+
+
+@record
+class Loaded:
+    """An image that a cluster's machines have."""
+
+    reference: str
+    name: str  # by which pods name it
+    sent: Mapping[str, int]  # bytes, by machine
+
+
+def load(name: str | None, references: Sequence[str], progress: Progress) -> list[Loaded]:
+    """Make or get images here, and carry to a cluster's machines what they lack of them.
+
+    Raises ImageError, and ClusterError with the machines that failed.
+    """
+    chosen = store.the_one(name)
+    wanted = list(dict.fromkeys(references))
+    packed = [export.export(images.ensure(one, progress), progress) for one in wanted]
+    named = [replace(one, name=name_of(one.name, one.manifest.digest)) for one in packed]
+    carried = _carry(chosen, named, progress)
+    return [Loaded(wish, one.name, one.sent) for wish, one in zip(wanted, carried, strict=True)]
+
+
+def bring(chosen: str, wanted: Mapping[str, Image], progress: Progress) -> None:
+    """Carry images to a cluster's machines, each by the name it is to have there."""
+    packed = [replace(export.export(one, progress), name=name) for name, one in wanted.items()]
+    _carry(chosen, packed, progress)
+
+
+def _carry(
+    chosen: str, packed: Sequence[export.Exported], progress: Progress
+) -> list[carry.Carried]:
+    cluster = cluster_request.known(chosen)
+    return carry.load(cluster, [_Parcel(one) for one in packed], export.folder(), progress)
+
+
+def name_of(reference: str, digest: str) -> str:
+    """By which name pods know an image whose manifest has this digest.
+
+    A registry's keeps its own, in full, as the kubelet reads it; any other gets one that changes
+    with its content, so that pods do, too.
+    """
+    plain = reference.removeprefix("docker://")
+    if "@" not in plain and not plain.startswith(("deb://", "oci:", "dir:")):
+        host, slash, _ = plain.partition("/")
+        if not (slash and (host == "localhost" or "." in host or ":" in host)):
+            plain = f"docker.io/{plain}" if slash else f"docker.io/library/{plain}"
+        return plain if ":" in plain.rpartition("/")[2] else f"{plain}:latest"
+    words = re.sub(r"[^a-z0-9]+", "-", plain.lower())[:60].strip("-")
+    return f"bazaar.local/{words}:{digest.removeprefix('sha256:')[:12]}"
