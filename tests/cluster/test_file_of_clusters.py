@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from bazaar.errors import BazaarError
+from bazaar.errors import BazaarError, ClusterError
+from bazaar.host import machines
+from bazaar.model.machine import Machine
 from bazaar.up import cluster_file, cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
 from tests.cluster.pods import QUIET, Kubectl, healthy, on, own_state
@@ -19,8 +21,7 @@ sites:
   apart:
     provider: hosts
     machines:
-      - {name: %s, address: %s, key: %s, known_hosts: %s, role: control-plane}
-      - {name: %s, address: %s, key: %s, known_hosts: %s, role: etcd}
+%s
     cluster: {etcd: separate}
   lost:
     provider: hosts
@@ -30,15 +31,24 @@ sites:
 NAME = "fair-apart"
 
 
+def write(path: Path, made: Sequence[Machine]) -> None:
+    """The first is the control plane, all others hold etcd."""
+    lines = [
+        f"      - {{name: {one.name}, address: {one.address}, key: {one.key}, "
+        f"known_hosts: {one.known_hosts}, role: {'etcd' if number else 'control-plane'}}}"
+        for number, one in enumerate(made)
+    ]
+    path.write_text(FILE % "\n".join(lines))
+
+
 @pytest.fixture(scope="module")
 def applied(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Path, dict[str, clusters.Outcome | BazaarError]]]:
     with own_state(tmp_path_factory, "file") as folder:
         made = [one.machine for one in clusters.make_machines(2, QUIET)]
-        words = [(one.name, one.address, one.key, one.known_hosts) for one in made]
         path = folder / "fair.yaml"
-        path.write_text(FILE % (*words[0], *words[1]))
+        write(path, made)
         yield path, clusters.apply_all(cluster_file.requests(str(path)), QUIET)
 
 
@@ -72,3 +82,32 @@ def test_a_backup_of_it_brings_back_what_it_holds(applied, tmp_path: Path):
     cluster_life.restore(tmp_path / "a.backup", Request(name=NAME), QUIET)
     assert "kept" in kubectl("get", "configmaps")
     assert healthy(NAME) and cluster_request.known(NAME).stores[0].etcd
+
+
+@pytest.mark.slow
+def test_machines_of_etcd_come_and_go(applied, tmp_path: Path):
+    path, _ = applied
+    clusters.make_machines(2, QUIET)
+    plane, first, *others = [one.machine for one in machines.listing()]
+    kubectl = Kubectl(NAME, tmp_path)
+    kubectl("create", "configmap", "stays")
+
+    def apply(*made: Machine) -> None:
+        write(path, made)
+        request = cluster_file.requests(str(path), "apart")
+        clusters.of_one(clusters.apply_all(request, QUIET))
+        assert clusters.of_one(clusters.plan_all(request, QUIET))[1] == []
+
+    # The only one cannot be another from one moment to the next: its data would be gone.
+    with pytest.raises(ClusterError, match=f"{first.name} cannot leave"):
+        apply(plane, others[0])
+    apply(plane, first, *others)
+    apply(plane, others[0])
+    assert healthy(NAME)
+    assert [node.name for node in cluster_life.status(NAME, QUIET).nodes] == [
+        plane.name,
+        others[0].name,
+    ]
+    assert "stays" in kubectl("get", "configmaps")
+    for gone in (first, others[1]):
+        assert "etcd" not in on(gone.name, "ps -e -o comm; ls -d /var/lib/etcd || true").split()

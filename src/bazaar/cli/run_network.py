@@ -22,10 +22,12 @@ class RunNetwork:
         self, container: str, before: Callable[[], None], forwarder: Forwarder | None
     ) -> None:
         self._container, self._before, self._forwarder = container, before, forwarder
+        self._begun = False
         self.namespace = container_namespace(container)
 
     def begin(self) -> None:
         """Make the namespace. Raises NetworkError."""
+        self._begun = True
         namespaces.create_bare(self.namespace)
 
     def complete(self) -> None:
@@ -38,7 +40,9 @@ class RunNetwork:
             self._forwarder.to(attachment.address)
 
     def remove(self) -> None:
-        """Take it away, however far it came."""
+        """Take it away, however far it came; another's by this name, where none was begun, stays."""
+        if not self._begun:
+            return
         from bazaar.site import run_network
 
         run_network.disconnect_run(self._container)

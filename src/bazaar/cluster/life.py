@@ -61,10 +61,9 @@ async def remove(session: Session, node: Node) -> None:
     session.progress(f"{node.name}: leaving the cluster")
     first = session.connections[session.plane.name]
     if node.etcd:
-        raise ClusterError(
-            f"{node.name} holds etcd alone: such a machine does not leave yet",
-            hint="put it back into the description",
-        )
+        await _leave_etcd(session, node)
+        await _clear(session, node)
+        return
     with contextlib.suppress(BazaarError):  # what cannot be moved within its time is lost
         await first.run(
             drain(session, node), root=True, timeout=DRAIN_SECONDS + 30, what="draining"
@@ -73,6 +72,27 @@ async def remove(session: Session, node: Node) -> None:
         await first.run(etcd.remove(node), root=True, what=f"etcd without {node.name}")
     gone = f"{kubectl(session)} delete node {node.name} --ignore-not-found --wait=false"
     await first.run(gone, root=True, what=f"deleting the node {node.name}")
+    await _clear(session, node)
+
+
+async def _leave_etcd(session: Session, node: Node) -> None:
+    """Take a machine out of etcd that is on machines of its own."""
+    staying = [
+        one
+        for one in session.cluster.stores
+        if one.name in session.members and one.name in session.connections
+    ]
+    if not staying:
+        raise ClusterError(
+            f"{node.name} cannot leave: no machine that stays holds what etcd does",
+            hint="let the machines join that are to take its place, and leave it out after that",
+        )
+    there = session.connections[staying[0].name]
+    await there.run(etcd.remove(node), root=True, what=f"etcd without {node.name}")
+
+
+async def _clear(session: Session, node: Node) -> None:
+    """Take away what is ours on a machine, where it answers."""
     with contextlib.suppress(BazaarError):
         async with remote.connect(node.machine, timeout=5) as there:
             await there.run(
