@@ -40,7 +40,7 @@ class RunNetwork:
             self._forwarder.to(attachment.address)
 
     def remove(self) -> None:
-        """Take it away, however far it came; another's by this name, where none was begun, stays."""
+        """Take it away, however far it came; one of this name that is another's stays."""
         if not self._begun:
             return
         from bazaar.site import run_network
