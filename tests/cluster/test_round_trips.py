@@ -17,7 +17,10 @@ from tests.cluster.relay import Relay, relayed
 from tests.cluster.simulated import Machines, simulated
 from tests.host.conftest import need_machines
 
-pytestmark = [pytest.mark.xdist_group("cluster-round-trips"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.xdist_group("cluster-round-trips"),
+    pytest.mark.timeout(3600),
+]  # programs may be built first
 LATENCY = 0.05  # seconds, each way
 
 

@@ -16,7 +16,7 @@ import pytest
 from bazaar.errors import EngineError
 from bazaar.host import cgroups, processes
 from bazaar.model.container import Limits, Mount
-from bazaar.run import containers, launch
+from bazaar.run import containers, launch, records
 from tests.run.conftest import left, needs_limits, processes_of, usable
 
 
@@ -169,6 +169,19 @@ def test_shim_and_sandbox_killed_together(make, engine):
     assert containers.state(spec.id).exit_code is None, "nobody saw how it ended"
     containers.remove(spec.id)
     assert not left(spec.id)
+
+
+def test_what_was_not_recorded_is_known_by_the_engines_pid_file(tmp_path):
+    """As where its runner was killed at once, and control groups cannot be made."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (tmp_path / "pid").write_text(f"{process.pid}")
+        assert records.stray(tmp_path) == processes.identify(process.pid)
+        long_ago = time.time() - 3600  # then it was another's pid
+        os.utime(tmp_path / "pid", (long_ago, long_ago))
+        assert records.stray(tmp_path) is None
+        process.kill()
+    (tmp_path / "pid").write_text("")
+    assert records.stray(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"id": 3', "[]", "\0\xff"])

@@ -91,6 +91,7 @@ ESCAPES = {
         member("a", kind=tarfile.SYMTYPE, linkname="OUTSIDE"),
         member("a/b/bz-escaped", data=b"x"),
     ],
+    "soft link to nothing": [member("a", kind=tarfile.SYMTYPE, linkname="")],
     "hard link out": [member("a", kind=tarfile.LNKTYPE, linkname="/etc/passwd")],
     "hard link up": [member("a", kind=tarfile.LNKTYPE, linkname="../outside/file")],
     "hard link through a link": [

@@ -83,6 +83,7 @@ def build(recipe: Recipe, folder: Path, progress: Progress) -> Client:
             hint="run Bazaar from its repository, which holds the Go modules",
         )
     found = client(recipe, progress)
+    progress(f"{recipe.name}: compiling with {found.version}")
     verb = ("test", "-c", "-vet=off") if recipe.test else ("build",)
     words = [found.program, *verb, "-mod=readonly", "-trimpath", f"-ldflags={recipe.ldflags}"]
     if recipe.tags:

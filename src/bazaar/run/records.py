@@ -26,7 +26,19 @@ def stray(place: Path) -> processes.Identity | None:
     if isinstance(record.get("pid"), int) and isinstance(record.get("start"), int):
         return None  # what is still there is on its way out
     found = (processes.identify(pid) for pid in cgroups.processes(place.name))
-    return next((identity for identity in found if identity is not None), None)
+    return next((identity for identity in found if identity is not None), _started(place))
+
+
+def _started(place: Path) -> processes.Identity | None:
+    """The process whose pid the engine wrote down, where no control group tells: that very one."""
+    try:
+        written = (place / "pid").stat().st_mtime
+        identity = processes.identify(int((place / "pid").read_text()))
+    except (OSError, ValueError):
+        return None
+    if identity is None or processes.started_at(identity) > written + 1:
+        return None  # another one has that pid now
+    return identity
 
 
 def same_boot(record: dict[str, Any]) -> bool:

@@ -98,6 +98,7 @@ class Rollout:
         from bazaar.site import names, network
 
         name, layout = self.wanted.name, self.supervisor.layout
+        joined = self.supervisor.joined_sites()
 
         def ensure(site: str) -> None:
             began = time.monotonic()
@@ -108,6 +109,10 @@ class Rollout:
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(ensure, [site.name for site in self.wanted.sites]))
         names.apply(name, {service: layout.front(service) for service in layout.fronts})
+        for keeper in self.supervisor.all_keepers():
+            # The balance may not have seen yet that it was cut off: it is to ask anew.
+            if keeper.replica.site not in joined:
+                self.supervisor.mark_down(keeper.replica)
 
     def _tidy(self) -> None:
         """Take away what was needed while the change went on: sites, addresses, servers."""

@@ -237,16 +237,20 @@ class Supervisor:
                     "adopted": condition.adopted,
                 }
             )
-        if condition.phase == "waiting" and replica.port is not None:
-            from bazaar.site import balance
-
-            # It is known to be gone: the balance need not find out by its checks.
-            with contextlib.suppress(BazaarError):
-                balance.mark_down(self.name, replica.service, replica.id)
+        if condition.phase == "waiting":
+            self.mark_down(replica)
         with self._changed:
             self._changed.notify_all()
 
     # The balance
+
+    def mark_down(self, replica: Replica) -> None:
+        """Tell the balance what is known here: it need not find out by its checks."""
+        if replica.port is not None:
+            from bazaar.site import balance
+
+            with contextlib.suppress(BazaarError):
+                balance.mark_down(self.name, replica.service, replica.id)
 
     def balance(self) -> None:
         """Bring the balance to what is kept now."""

@@ -274,6 +274,8 @@ class _Tree:
             self._clear(name, parent)
             if member.isreg():
                 self._file(name, parent, member, tar)
+            elif member.issym() and not member.linkname:
+                raise ImageError(f"{self.what}: '{member.name[:200]}' is a link to nothing")
             elif member.issym():
                 # Where it points matters only inside a container, whose root is its own.
                 os.symlink(member.linkname, name, dir_fd=parent)
