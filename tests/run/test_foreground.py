@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from bazaar.host import mounts
 from bazaar.run import containers
 from tests.run.conftest import left, needs_limits
 
@@ -314,3 +315,20 @@ def test_little_is_loaded_before_the_engine_starts(root_image, state, gvisor, ne
         check=False,
     )
     assert done.stdout == "loaded:\n", done.stderr
+
+
+def test_a_read_only_volume_is_out_of_reach_whatever_the_engine_does(run, tmp_path):
+    """gVisor alone would empty the file before it refuses to open it."""
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "below").mkdir()
+    mounts.mount("tmpfs", tmp_path / "below", "tmpfs")
+    try:
+        (tmp_path / "below/too").write_text("too")
+        options = ["-v", f"{tmp_path}:/v:ro", "-v", f"{tmp_path}/kept:/one:ro"]
+        script = "(: >/v/kept); (: >/v/below/too); (: >/one); cat /v/kept /v/below/too /one"
+        code, out, err = finish(run("/bin/sh", "-c", script, options=options))
+        assert (code, out) == (0, b"kepttookept") and err.count(b"Read-only") == 3
+        assert (tmp_path / "kept").read_text() == "kept"
+        assert (tmp_path / "below/too").read_text() == "too"
+    finally:
+        mounts.unmount(tmp_path / "below")

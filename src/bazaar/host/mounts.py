@@ -79,8 +79,13 @@ def bind(source: Path, target: Path, *, read_only: bool = False, recursive: bool
     mount(str(source), target, flags=MS_BIND | deep)
     # systemd makes all mounts shared: one made below the target would appear at the source.
     mount("none", target, flags=MS_PRIVATE | deep)
-    if read_only:
-        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+    if not read_only:
+        return
+    places = [str(target)]
+    if recursive:  # each of the mounts below has flags of its own
+        places += [p.target for p in mounted() if p.target.startswith(f"{target}/")]
+    for place in places:
+        mount("none", place, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def overlay(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bazaar.errors import EngineError
-from bazaar.host import cgroups, processes
-from bazaar.model.container import ContainerSpec, Limits
+from bazaar.host import cgroups, mounts, processes
+from bazaar.model.container import ContainerSpec, Limits, Mount
+from bazaar.model.record import replace
 from bazaar.run import bundle, containers, engines, gate, launch, programs, rootfs
 
 
@@ -57,7 +59,8 @@ def prepare(spec: ContainerSpec, owner: int | None = None, *, gated: bool = Fals
         root = rootfs.mount(spec.image.layers, place)
         group = f"/{cgroups.PARENT}/{spec.id}" if cgroups.complete(found) else None
         hooks = gate.make(place) if gated else None
-        bundle.write(spec, place, root, cgroup=group, hooks=hooks)
+        shown = replace(spec, mounts=_guarded(spec.mounts, place))
+        bundle.write(shown, place, root, cgroup=group, hooks=hooks)
         _check_executable(spec, root)
     except FileExistsError as error:
         raise EngineError(
@@ -72,6 +75,28 @@ def prepare(spec: ContainerSpec, owner: int | None = None, *, gated: bool = Fals
         containers.discard(spec.id)
         raise
     return asked
+
+
+def _guarded(wanted: Sequence[Mount], place: Path) -> tuple[Mount, ...]:
+    """Mounts whose sources the kernel itself keeps from being written to where they are read-only.
+
+    An engine is not trusted with that: gVisor empties a file that is opened to be (O_TRUNC)
+    before it says that it cannot be. Mounts below the source are read-only, too.
+    """
+    found: list[Mount] = []
+    for number, one in enumerate(wanted):
+        if one.kind != "bind" or not one.read_only or not one.source.exists():
+            found.append(one)
+            continue
+        target = place / "sources" / str(number)
+        if one.source.is_dir():
+            target.mkdir(parents=True)
+        else:
+            target.parent.mkdir(exist_ok=True)
+            target.touch()
+        mounts.bind(one.source.absolute(), target, read_only=True, recursive=True)
+        found.append(replace(one, source=target))
+    return tuple(found)
 
 
 def check_free(container: str, name: str) -> None:
