@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -98,21 +99,48 @@ def test_a_signal_that_ends_it_is_128_and_more(run):
     assert finish(run("/bin/sh", "-c", "sh -c 'kill -9 $$'"))[0] == 137
 
 
-def test_terminal(run, engine):
+# `read` echoes through the container's own terminal; its size is ours.
+ON_TERMINAL = "test -t 0 && test -t 1 && echo tty; read x; echo got $x; read y; echo $y; exit 4"
+
+
+@contextlib.contextmanager
+def typing_on():
+    """A terminal somebody types a word on before anything listens, and one after."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
     before = termios.tcgetattr(slave)
-    # `read` echoes through the container's own terminal; its size is ours.
-    script = "test -t 0 && test -t 1 && echo tty; read x; echo got $x; exit 4"
-    process = run("/bin/sh", "-c", script, options=["-it"], stdin=slave, stdout=slave, stderr=slave)
-    seen = read_until(master, b"tty")
-    os.write(master, b"word\r")
-    seen = read_until(master, b"got word")
-    assert b"got word" in seen
+    os.write(master, b"early\r")
+    try:
+        yield {"stdin": slave, "stdout": slave, "stderr": slave}, master
+        assert termios.tcgetattr(slave) == before, "the caller's terminal is as it was"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def answers(process: subprocess.Popen, master: int) -> None:
+    read_until(master, b"got early")
+    os.write(master, b"later\r")
+    read_until(master, b"later\r\nlater")
     assert process.wait(30) == 4
-    assert termios.tcgetattr(slave) == before, "the caller's terminal is as it was"
-    os.close(master)
-    os.close(slave)
+
+
+def test_terminal(run):
+    with typing_on() as (streams, master):
+        answers(run("/bin/sh", "-c", ON_TERMINAL, options=["-it"], **streams), master)
+
+
+def test_terminal_of_what_is_executed(make, engine):
+    spec = make("/bin/sleep", "60", engine=engine)
+    containers.start(spec)
+    command = [sys.executable, "-m", "bazaar", "exec", "-it", spec.name]
+    with typing_on() as (streams, master):
+        answers(subprocess.Popen([*command, "/bin/sh", "-c", ON_TERMINAL], **streams), master)
+    with typing_on() as (streams, master):
+        failed = subprocess.Popen([*command, "/nonesuch"], **streams)
+        read_until(master, b"not found")
+        assert failed.wait(30) == 127
+    assert not list(containers.folder(spec.id).glob("exec-*"))
 
 
 def read_until(descriptor: int, word: bytes, seconds: float = 30) -> bytes:

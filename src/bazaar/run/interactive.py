@@ -250,28 +250,18 @@ def _execute(
     groups: tuple[str, ...] = ()
     if asked.engine == "shared":
         groups = asked.cgroups  # what the engine forks stays in the container's v2 group
-    console = Terminal(place, f"console-{os.getpid()}") if terminal else None
-    streams = None if console else Streams(stdin=stdin, carry_files=asked.engine == "gvisor")
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        with _Forwarder() as forwarder:
-            if console is not None:
-                arguments += ["--console-socket", str(console.path)]
-            stdio = streams.descriptors if streams else (null, null, null)
-            child = launch.spawn([*arguments, asked.engine_id], stdio, groups)
-            forwarder.target = child
-            if streams is not None:
+    if terminal:
+        status = _on_terminal(asked, arguments, place, log, groups)
+    else:
+        streams = Streams(stdin=stdin, carry_files=asked.engine == "gvisor")
+        try:
+            with _Forwarder() as forwarder:
+                child = launch.spawn([*arguments, asked.engine_id], streams.descriptors, groups)
+                forwarder.target = child
                 streams.started()
-            if console is not None:
-                with contextlib.suppress(TimeoutError):
-                    console.receive()
-            _, status = os.waitpid(child, 0)
-            forwarder.target = 0
-    finally:
-        os.close(null)
-        if console is not None:
-            console.finish()
-        if streams is not None:
+                _, status = os.waitpid(child, 0)
+                forwarder.target = 0
+        finally:
             streams.finish()
     code = processes.exit_code(status)
     if code in (1, 128, 255):
@@ -280,3 +270,33 @@ def _execute(
         if "no word" not in problem.message:
             raise problem
     return code
+
+
+def _on_terminal(
+    asked: launch.Launch, arguments: list[str], place: Path, log: str, groups: tuple[str, ...]
+) -> int:
+    """Execute on a terminal of the engine's making; the wait status.
+
+    Engines hand a terminal over only where they do not wait: what they leave becomes our child.
+    """
+    processes.become_subreaper()
+    console = Terminal(place, f"console-{os.getpid()}")
+    pid_file = place / f"exec-{os.getpid()}.pid"
+    words = ["--detach", "--pid-file", str(pid_file), "--console-socket", str(console.path)]
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with _Forwarder() as forwarder:
+            child = launch.spawn([*arguments, *words, asked.engine_id], (null, null, null), groups)
+            _, status = os.waitpid(child, 0)
+            if status != 0:
+                raise launch.failure(asked, processes.exit_code(status), log)
+            forwarder.target = int(pid_file.read_text())
+            console.receive()
+            forwarder.catch_up()
+            status = launch.reap(forwarder.target)
+            forwarder.target = 0
+        return status
+    finally:
+        os.close(null)
+        console.finish()
+        pid_file.unlink(missing_ok=True)

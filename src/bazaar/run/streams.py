@@ -144,7 +144,7 @@ class Terminal:
         self.resize()
         if os.isatty(0):
             self._saved = termios.tcgetattr(0)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed already is for the container
             signal.signal(signal.SIGWINCH, self._resized)
         import threading
 
