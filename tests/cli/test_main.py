@@ -84,3 +84,17 @@ def test_an_output_that_takes_nothing_is_told(words, unbuffered, state):
     assert first == "bazaar: the output or a file cannot be written: No space left on device"
     assert "stdout" in second
     assert done.returncode == 1
+
+
+def test_a_reader_of_both_streams_goes_away(state):
+    folder = paths.containers() / "run.talker"
+    folder.mkdir(parents=True)
+    about = {"id": "run.talker", "name": "talker", "engine": "shared", "labels": {}}
+    (folder / "container.json").write_text(json.dumps(about))
+    (folder / "log").write_text("2026-11-22T20:53:42.536922198Z stderr F a word\n")
+    here, there = os.pipe()
+    os.close(here)
+    words = [sys.executable, "-m", "bazaar", "logs", "talker"]
+    done = subprocess.run(words, stdout=there, stderr=there, timeout=60, check=False)
+    os.close(there)
+    assert done.returncode == 141

@@ -171,6 +171,16 @@ def test_shim_and_sandbox_killed_together(make, engine):
     assert not left(spec.id)
 
 
+def test_a_follower_ends_with_its_reader_though_nothing_is_written(make, gvisor):
+    spec = make("/bin/sh", "-c", "echo first; sleep 60", engine=gvisor)
+    containers.start(spec)
+    words = [sys.executable, "-m", "bazaar", "logs", "-f", spec.name]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"first\n"
+        process.stdout.close()
+        assert process.wait(20) == 141
+
+
 def test_what_was_not_recorded_is_known_by_the_engines_pid_file(tmp_path):
     """As where its runner was killed at once, and control groups cannot be made."""
     with subprocess.Popen(["sleep", "60"]) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import select
 import sys
 import threading
 import time
@@ -79,10 +80,25 @@ def command(
 
     for container in found:
         threading.Thread(target=follow_one, args=(container,), daemon=True).start()
-    for _ in found:
-        if (error := ended.get()) is not None:
+    left = len(found)
+    while left:
+        try:
+            error = ended.get(timeout=0.5)
+        except queue.Empty:
+            # A pipe's reader may go while there is nothing to write.
+            if _reader_left():
+                raise BrokenPipeError from None
+            continue
+        if error is not None:
             raise error
+        left -= 1
     return 0
+
+
+def _reader_left() -> bool:
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _as_json(line: LogLine, container: str, name: str) -> str:

@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -124,13 +124,17 @@ def failed(error: BazaarError | OSError) -> int:
 def reader_left() -> int:
     """The reader went away (`| head`): end as the signal would have ended us."""
     _forget_output()
+    try:
+        sys.stderr.flush()
+    except OSError:  # it read that, too
+        _forget_output(sys.stderr)
     return 128 + signal.SIGPIPE
 
 
-def _forget_output() -> None:
+def _forget_output(stream: TextIO | None = None) -> None:
     """What is held goes nowhere, without a complaint."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, (stream or sys.stdout).fileno())
     os.close(null)
 
 
