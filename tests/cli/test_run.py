@@ -110,6 +110,8 @@ def bazaar(*words, **keywords):
         (["-v", "/a:b", "image"], "no absolute path inside"),
         (["-v", "/a:/b/../c", "image"], "no absolute path inside"),
         (["-v", "a b:/c", "image"], "cannot name a volume"),
+        (["-v", "here/a:/c", "image"], "a path is meant? ./here/a"),
+        (["-w", "tmp", "image"], "'tmp' is no absolute path"),
         (["--mount", "type=nfs,source=/,target=/x", "image"], "unknown type 'nfs'"),
         (["--mount", "type=bind,source=/none/there,target=/x", "image"], "does not exist"),
         (["--mount", "typ=bind", "image"], "unknown word 'typ'"),

@@ -40,8 +40,8 @@ def command(**given: Any) -> int:
     """Run IMAGE as a container with a kernel of its own.
 
     IMAGE: deb://bookworm?packages=python3, a registry's (alpine, localhost:5000/x:tag),
-    oci:DIR or dir:PATH. The exit code is the command's own; 125: the engine's trouble, 126: the
-    command is no program, 127: it is not there, 137: killed, or out of memory.
+    oci:DIR or dir:PATH. The exit code is the command's own; 2: wrong words here, 125: the engine's
+    trouble, 126: the command is no program, 127: it is not there, 137: killed, or out of memory.
     """
     from bazaar.cli import run_request
 

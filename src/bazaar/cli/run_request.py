@@ -110,6 +110,8 @@ def _check(request: Request) -> None:
         raise UsageError(
             f"--cpus {request.cpus} is no number of cores", hint=f"{LEAST_CORES} to {MOST_CORES}"
         )
+    if request.workdir is not None and not request.workdir.startswith("/"):
+        raise UsageError(f"--workdir '{request.workdir}' is no absolute path")
     if request.tty and request.detach:
         raise UsageError("a detached container has no terminal", hint="leave -t out, or -d")
     if request.tty and request.interactive and not os.isatty(0):
@@ -340,8 +342,11 @@ def _worded(text: str) -> Mount:
 
 
 def _source(text: str, whole: str, *, make: bool) -> Path:
-    """A path of the host, or a named volume's directory, made when it is not there."""
-    if "/" in text or text.startswith("."):
+    """A path of the host, or a named volume's directory, made when it is not there.
+
+    As docker, one that is neither absolute nor begins with a dot is a name.
+    """
+    if text.startswith(("/", ".")):
         path = Path(text).absolute()
         try:
             if path.exists():
@@ -356,7 +361,10 @@ def _source(text: str, whole: str, *, make: bool) -> Path:
             ) from error
         raise UsageError(f"'{whole}': {path} does not exist", hint=f"mkdir -p {path}")
     if not re.fullmatch(_VOLUME, text):
-        raise UsageError(f"'{whole}': '{text}' cannot name a volume")
+        raise UsageError(
+            f"'{whole}': '{text}' cannot name a volume",
+            hint=f"a path is meant? ./{text}" if "/" in text else None,
+        )
     from bazaar.host import paths
 
     volumes = paths.close(paths.state() / "volumes")

@@ -44,7 +44,7 @@ def folder(container: str) -> Path:
     """A container's directory. Raises EngineError for what cannot be an id."""
     if not re.fullmatch(_ID, container):
         raise EngineError(
-            f"'{container}' cannot name a container",
+            f"'{container.removeprefix('run.')}' cannot name a container",
             hint="letters, digits, '.', '_' and '-', up to 127 of them",
         )
     return paths.containers() / container

@@ -77,7 +77,8 @@ def build(
     there; only with ``clusters`` a site may be one. Raises SpecError with all mistakes.
     """
     if not isinstance(raw, Mapping):
-        findings.add((), f"{values.show(raw)} is not a bazaar: begin with 'bazaar: NAME'")
+        said = "the file is empty" if raw is None else f"{values.show(raw)} is not a bazaar"
+        findings.add((), f"{said}: begin with 'bazaar: NAME'")
         findings.finish()
     given = cast(Mapping[str, Any], raw)
     for key in given:
