@@ -1,6 +1,8 @@
 """Builds of Go modules: what names one, which Go client will do, what is told of a failure."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,19 @@ def test_a_failed_build_tells_what_the_client_said(tmp_path):
     (module / "main.go").write_text("package main\n\nfunc main() { nothing() }\n")
     with pytest.raises(MissingError, match="it cannot be built: .*undefined: nothing"):
         go_build.build(go_build.Recipe("it", module, (".",)), tmp_path, silent)
+
+
+def test_what_a_build_writes_meanwhile_lies_beside_what_it_makes(tmp_path, monkeypatch):
+    program, target = tmp_path / "go", tmp_path / "cache/new"
+    target.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\ntouch $GOTMPDIR/x && echo $GOTMPDIR >{tmp_path}/said\n")
+    program.chmod(0o755)
+    (tmp_path / "go.mod").write_text("module it\n\ngo 1.21.0\n")
+    client = go_build.Client(str(program), "go1.23.6", dict(os.environ))
+    monkeypatch.setattr(go_build, "client", lambda recipe, progress: client)
+    go_build.build(go_build.Recipe("it", tmp_path, (".",)), target, silent)
+    assert Path((tmp_path / "said").read_text().strip()).parent == target.parent
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_go_too_old_is_named(tmp_path, monkeypatch):

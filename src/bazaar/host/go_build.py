@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,13 +89,15 @@ def build(recipe: Recipe, folder: Path, progress: Progress) -> Client:
     words = [found.program, *verb, "-mod=readonly", "-trimpath", f"-ldflags={recipe.ldflags}"]
     if recipe.tags:
         words.append(f"-tags={recipe.tags}")
-    finished = commands.run(
-        [*words, "-o", f"{folder}/", *recipe.packages],
-        timeout=None,
-        check=False,
-        environment=found.environment,
-        folder=recipe.module,
-    )
+    # Not in /tmp, which is small where it lies in memory: Kubernetes takes gigabytes.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".go-") as scratch:
+        finished = commands.run(
+            [*words, "-o", f"{folder}/", *recipe.packages],
+            timeout=None,
+            check=False,
+            environment={**found.environment, "GOTMPDIR": scratch},
+            folder=recipe.module,
+        )
     if finished.code != 0:
         said = " ".join((finished.errors.strip() or "no word").splitlines()[-3:])
         raise MissingError(
