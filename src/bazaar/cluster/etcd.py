@@ -11,6 +11,17 @@ from bazaar.cluster.members import ETCD
 from bazaar.cluster.parts import Context
 
 SNAPSHOT = f"{FOLDER}/snapshot.db"
+# etcd changes its members only once all have been connected for five seconds.
+_PATIENT = f"""patient() {{
+  tries=0
+  until said=$({ETCDCTL} "$@" 2>&1); do
+    tries=$((tries + 1))
+    case $said in *"unhealthy cluster"*) [ $tries -lt 40 ] ;; *) false ;; esac ||
+      {{ printf '%s\\n' "$said" >&2; return 1; }}
+    sleep 0.5
+  done
+}}
+"""
 
 
 def add(node: Node) -> str:
@@ -18,8 +29,9 @@ def add(node: Node) -> str:
     url = f"https://{node.ip}:2380"
     # What was taken in and never started has no name yet; its address tells.
     return (
+        f"{_PATIENT}"
         f"{ETCDCTL} member list | grep -qF {shlex.quote(url)} || "
-        f"{ETCDCTL} member add {node.name} --peer-urls={url}"
+        f"patient member add {node.name} --peer-urls={url}"
     )
 
 
@@ -27,8 +39,9 @@ def remove(node: Node) -> str:
     """A script, for a member, that lets ``node`` go; nothing where it is none."""
     url = f"https://{node.ip}:2380"
     return (
+        f"{_PATIENT}"
         f"id=$({ETCDCTL} member list | grep -F {shlex.quote(url)} | cut -d, -f1)\n"
-        f'[ -z "$id" ] || {ETCDCTL} member remove "$id"'
+        '[ -z "$id" ] || patient member remove "$id"'
     )
 
 
