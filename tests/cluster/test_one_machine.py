@@ -73,7 +73,7 @@ def test_an_image_of_this_machine_is_carried_there(kubectl: Kubectl):
     assert loaded.sent["m1"] > 1 << 20
     main = {"name": "main", "image": loaded.name, "imagePullPolicy": "Never"}
     containers = [{**main, "command": ["hello", "-t"]}]
-    kubectl.apply(pod("hello", containers=containers, restartPolicy="Never", runtime="gvisor"))
+    kubectl.apply(pod("hello", containers=containers, restartPolicy="Never"))
     kubectl.wait_for("pod/hello", "jsonpath={.status.phase}=Succeeded")
     assert kubectl("logs", "hello") == "hello, world\n"
     # What it has is not sent again, nor are layers that another image has, too.
