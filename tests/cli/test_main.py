@@ -12,6 +12,15 @@ import pytest
 from bazaar.host import paths
 
 
+def talker(stream: str) -> None:
+    """A container that said something and ended."""
+    folder = paths.containers() / "run.talker"
+    folder.mkdir(parents=True)
+    about = {"id": "run.talker", "name": "talker", "engine": "shared", "labels": {}}
+    (folder / "container.json").write_text(json.dumps(about))
+    (folder / "log").write_text(f"2026-11-22T20:53:42.536922198Z {stream} F a word\n")
+
+
 # Little, which is written when the program ends, and more than fits a buffer; click's own output,
 # lines that are flushed, those of threads, and those of the fast path.
 @pytest.mark.parametrize(
@@ -32,12 +41,7 @@ from bazaar.host import paths
     ids=" ".join,
 )
 def test_a_reader_that_goes_away_is_told_by_the_exit_code_alone(words, state):
-    if "talker" in words:
-        folder = paths.containers() / "run.talker"
-        folder.mkdir(parents=True)
-        about = {"id": "run.talker", "name": "talker", "engine": "shared", "labels": {}}
-        (folder / "container.json").write_text(json.dumps(about))
-        (folder / "log").write_text("2026-11-22T20:53:42.536922198Z stdout F a word\n")
+    talker("stdout")
     here, there = os.pipe()
     os.close(here)
     done = subprocess.run(
@@ -87,11 +91,7 @@ def test_an_output_that_takes_nothing_is_told(words, unbuffered, state):
 
 
 def test_a_reader_of_both_streams_goes_away(state):
-    folder = paths.containers() / "run.talker"
-    folder.mkdir(parents=True)
-    about = {"id": "run.talker", "name": "talker", "engine": "shared", "labels": {}}
-    (folder / "container.json").write_text(json.dumps(about))
-    (folder / "log").write_text("2026-11-22T20:53:42.536922198Z stderr F a word\n")
+    talker("stderr")
     here, there = os.pipe()
     os.close(here)
     words = [sys.executable, "-m", "bazaar", "logs", "talker"]

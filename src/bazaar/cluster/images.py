@@ -12,7 +12,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bazaar.cluster.apply import each
 from bazaar.cluster.description import Cluster, Node
@@ -29,26 +29,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,250}")
 _LOOK = f"{_CTR} content ls -q && {_CTR} image ls | awk 'NR > 1 {{print $1, $3}}'"
 
 
-class Parcel(Protocol):
+@record
+class Parcel:
     """An image that can be carried."""
 
-    @property
-    def name(self) -> str:
-        """By which pods name it."""
-        raise NotImplementedError
-
-    @property
-    def digest(self) -> str:
-        """Its manifest's."""
-        raise NotImplementedError
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Of all its blobs, by digest."""
-        raise NotImplementedError
-
-    def write(self, folder: Path, without: frozenset[str]) -> None:
-        """Make ``folder`` its layout, without these blobs."""
+    name: str  # by which pods name it
+    digest: str  # its manifest's
+    sizes: Mapping[str, int]  # of all its blobs, by digest
+    write: Callable[[Path, frozenset[str]], object]  # makes a folder its layout, without some blobs
 
 
 @record

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from bazaar.cluster import images as carry
 from bazaar.cluster import store
@@ -15,28 +15,6 @@ from bazaar.run.images import export
 from bazaar.up import cluster_request
 
 Progress = Callable[[str], None]
-
-
-@record
-class _Parcel:
-    """An image as `cluster.images` wants it."""
-
-    exported: export.Exported
-
-    @property
-    def name(self) -> str:
-        return self.exported.name
-
-    @property
-    def digest(self) -> str:
-        return self.exported.manifest.digest
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        return {blob.digest: blob.size for blob in self.exported.blobs}
-
-    def write(self, folder: Path, without: frozenset[str]) -> None:
-        export.write(self.exported, folder, without=without)
 
 
 @record
@@ -71,7 +49,16 @@ def _carry(
     chosen: str, packed: Sequence[export.Exported], progress: Progress
 ) -> list[carry.Carried]:
     cluster = cluster_request.known(chosen)
-    return carry.load(cluster, [_Parcel(one) for one in packed], export.folder(), progress)
+    parcels = [
+        carry.Parcel(
+            one.name,
+            one.manifest.digest,
+            {blob.digest: blob.size for blob in one.blobs},
+            functools.partial(export.write, one),
+        )
+        for one in packed
+    ]
+    return carry.load(cluster, parcels, export.folder(), progress)
 
 
 def name_of(reference: str, digest: str) -> str:

@@ -85,7 +85,7 @@ def export(image: Image, progress: Progress) -> Exported:
     )
 
 
-def write(image: Exported, folder: Path, *, without: frozenset[str] = frozenset()) -> int:
+def write(image: Exported, folder: Path, without: frozenset[str] = frozenset()) -> int:
     """Make ``folder`` the layout of an image, but for blobs whose digests are in ``without``.
 
     Returns the bytes of its blobs.
