@@ -17,7 +17,18 @@ from bazaar.run import images
 from bazaar.run.images import export
 from bazaar.up import cluster_images, cluster_life, cluster_request, clusters
 from bazaar.up.cluster_request import Request
-from tests.cluster.pods import QUIET, Kubectl, bring, healthy, on, own_state, pod, service, ssh
+from tests.cluster.pods import (
+    IMAGE,
+    QUIET,
+    Kubectl,
+    bring,
+    healthy,
+    on,
+    own_state,
+    pod,
+    service,
+    ssh,
+)
 
 pytestmark = [pytest.mark.xdist_group("cluster-one"), pytest.mark.timeout(3600)]
 NAME = "one"
@@ -67,13 +78,26 @@ def test_a_pod_has_a_kernel_of_its_own(kubectl: Kubectl):
     assert name == "gvisor"
 
 
+def test_a_container_with_a_kernel_of_its_own_ends_is_started_again_and_goes(kubectl: Kubectl):
+    main = {"name": "main", "image": IMAGE, "imagePullPolicy": "Never"}
+    tried = [{**main, "args": ["nonesuch-command"]}]  # agnhost ends with 1 and says why
+    kubectl.apply(pod("again", containers=tried, runtime="gvisor"))
+    kubectl.wait_for("pod/again", "jsonpath={.status.containerStatuses[0].restartCount}=1")
+    assert "nonesuch-command" in kubectl("logs", "again")
+    state = kubectl.json("get", "pod", "again")["status"]["containerStatuses"][0]["lastState"]
+    assert state["terminated"]["exitCode"] == 1
+    kubectl("delete", "pod", "again", "--timeout=30s")
+    identity = state["terminated"]["containerID"].removeprefix("containerd://")
+    assert identity not in on("m1", "ls /run/containerd/io.containerd.runtime.v2.task/k8s.io")
+
+
 def test_an_image_of_this_machine_is_carried_there(kubectl: Kubectl):
     hello, more = "deb://bookworm?packages=hello", "deb://bookworm?packages=python3"
     (loaded,) = cluster_images.load(NAME, [hello], QUIET)
     assert loaded.sent["m1"] > 1 << 20
     main = {"name": "main", "image": loaded.name, "imagePullPolicy": "Never"}
     containers = [{**main, "command": ["hello", "-t"]}]
-    kubectl.apply(pod("hello", containers=containers, restartPolicy="Never"))
+    kubectl.apply(pod("hello", containers=containers, restartPolicy="Never", runtime="gvisor"))
     kubectl.wait_for("pod/hello", "jsonpath={.status.phase}=Succeeded")
     assert kubectl("logs", "hello") == "hello, world\n"
     # What it has is not sent again, nor are layers that another image has, too.

@@ -7,6 +7,7 @@ that a name is found as long as the pod's own machine is there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bazaar.cluster import hardening, outside, storage
@@ -142,19 +143,9 @@ def _runtime(name: str, options: dict[str, str]) -> list[str]:
 
 
 def _gvisor_wrapper(context: Context) -> str:
-    """runsc as containerd's shim for runc calls it.
-
-    gVisor's own shim lowers its oom_score_adj, which needs CAP_SYS_RESOURCE; runc's works
-    anywhere. It waits for the end of what `start` inherits, so that gets nothing.
-    """
-    return (
-        "#!/bin/sh\n"
-        f"runsc='{context.further('runsc')}'\n"
-        "for word; do\n"
-        '  [ "$word" != start ] || exec "$runsc" --ignore-cgroups "$@" </dev/null >/dev/null 2>&1\n'
-        "done\n"
-        'exec "$runsc" --ignore-cgroups "$@"\n'
-    )
+    """runsc as containerd's shim for runc calls it."""
+    text = (Path(__file__).parent / "runsc.sh").read_text()
+    return text.replace("@RUNSC@", context.further("runsc"))
 
 
 def _toml(value: Any) -> str:
