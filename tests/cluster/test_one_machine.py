@@ -83,7 +83,7 @@ def test_a_container_with_a_kernel_of_its_own_ends_is_started_again_and_goes(kub
     tried = [{**main, "args": ["nonesuch-command"]}]  # agnhost ends with 1 and says why
     kubectl.apply(pod("again", containers=tried, runtime="gvisor"))
     kubectl.wait_for("pod/again", "jsonpath={.status.containerStatuses[0].restartCount}=1")
-    assert "nonesuch-command" in kubectl("logs", "again")
+    assert "nonesuch-command" in kubectl("logs", "again", "--previous")
     state = kubectl.json("get", "pod", "again")["status"]["containerStatuses"][0]["lastState"]
     assert state["terminated"]["exitCode"] == 1
     kubectl("delete", "pod", "again", "--timeout=30s")
