@@ -169,6 +169,8 @@ def test_a_killed_supervisor_is_replaced_and_adopts(bazaar):
     for old, new in zip(before["services"], after["services"], strict=True):
         assert [row["pid"] for row in old["replicas"]] == [row["pid"] for row in new["replicas"]]
         assert [r["start_ms"] for r in old["replicas"]] == [r["start_ms"] for r in new["replicas"]]
+    # Probes are found again a little later than replicas.
+    after = bazaar.wait(lambda status: all(probe["maps"] for probe in status["probes"]))
     count = before["probes"][0]["maps"][0]["data"]["@"]["note/k/1"]
     assert after["probes"][0]["maps"][0]["data"]["@"]["note/k/1"] >= count
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bazaar.errors import BazaarError, UsageError
 from bazaar.model.figure import Figure
+from bazaar.up import client
 
 Progress = Callable[[str], None]
 DRILLS = ("boot", "trace", "flood", "site", "crash")
+PATIENCE = 30.0  # seconds
 
 
 def choose(names: Sequence[str]) -> list[str]:
@@ -35,6 +38,7 @@ def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
 
         doctor.ensure(doctor.needs(("drill",)), progress)
     figures: list[Figure] = []
+    healthy = _healthy(bazaar)
     for name in chosen:
         module: Any = importlib.import_module(f"bazaar.up.drill.{name}")
         progress(f"drill {name}")
@@ -44,7 +48,23 @@ def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
             if len(chosen) == 1:
                 raise
             figures.append(_missing(name, error))
+        _settle(bazaar, healthy)
     return figures
+
+
+def _settle(bazaar: str, healthy: set[str]) -> None:
+    """Wait until the replicas that were healthy before are so again, for whatever comes next.
+
+    A flood without a shield starves the health checks of a slow machine too.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not healthy <= _healthy(bazaar) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _healthy(bazaar: str) -> set[str]:
+    status = client.call(bazaar, "status")
+    return {r["id"] for service in status["services"] for r in service["replicas"] if r["healthy"]}
 
 
 def _missing(name: str, error: BazaarError) -> Figure:
