@@ -111,6 +111,16 @@ def create(
     return folders
 
 
+def hold(name: str, hierarchies: Hierarchies | None = None) -> None:
+    """Make the group's directories in every hierarchy, for somebody else to use.
+
+    What cannot be made is for that one to tell.
+    """
+    for root in roots(hierarchies or find(), every=True):
+        with contextlib.suppress(OSError):
+            make_folder(root / PARENT / name)
+
+
 def make_folder(folder: Path) -> None:
     """Make a group's directory, and those above it."""
     # The last container that leaves takes the parent with it, maybe just now.

@@ -142,7 +142,10 @@ def _groups(spec: ContainerSpec, found: cgroups.Hierarchies, *, own: bool) -> li
         unlimited = spec.limits == Limits()
         few = cgroups.Hierarchies(found.v2) if unlimited and found.v2 else found
         return cgroups.create(spec.id, spec.limits, few)
-    # runc makes and limits its own groups, but beside v1 controllers it leaves v2 alone.
+    # runc makes and limits its own groups, unless another container, as it leaves, takes the one
+    # above them away just then: so they are there.
+    cgroups.hold(spec.id, found)
+    # Beside v1 controllers it leaves v2 alone.
     if found.v2 is None or not found.v1:
         return []
     return cgroups.create(spec.id, hierarchies=cgroups.Hierarchies(found.v2))
