@@ -90,9 +90,10 @@ def test_an_answer_comes_after_the_question_has_ended(relayed):
 
 
 def test_where_nobody_listens_the_client_is_reset(relayed):
+    # Maybe while it still connects.
     with (
-        socket.create_connection(("127.0.0.1", relayed()), 20) as client,
         pytest.raises(ConnectionResetError),
+        socket.create_connection(("127.0.0.1", relayed()), 20) as client,
     ):
         client.recv(1)
 
