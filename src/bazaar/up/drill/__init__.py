@@ -63,7 +63,10 @@ def _settle(bazaar: str, healthy: set[str]) -> None:
 
 
 def _healthy(bazaar: str) -> set[str]:
-    status = client.call(bazaar, "status")
+    try:
+        status = client.call(bazaar, "status")
+    except BazaarError:
+        return set()  # each drill tells by itself what that means for it
     return {r["id"] for service in status["services"] for r in service["replicas"] if r["healthy"]}
 
 
