@@ -95,7 +95,7 @@ MISTAKES = [
 
 
 def test_all_of_it_is_read_and_comes_back_from_yaml():
-    bazaar = loads(FULL, clusters=True)
+    bazaar = loads(FULL)
     paris, here, empty = bazaar.sites
     assert paris.cluster and here.cluster == empty.cluster == Cluster()
     assert isinstance(paris.machines, tuple) and here.machines == 3
@@ -108,20 +108,20 @@ def test_all_of_it_is_read_and_comes_back_from_yaml():
     assert third.key is not None and third.key.endswith("/keys/id") and third.key[0] == "/"
     assert paris.cluster.registry_mirrors["docker.io"] == ("http://10.0.0.9:5000",)
     assert paris.cluster.proxy == Proxy("http://10.0.0.9:3128", no_proxy=(".example.org",))
-    assert loads(to_yaml(bazaar), clusters=True) == bazaar
-    assert check(bazaar, clusters=True) == bazaar
+    assert loads(to_yaml(bazaar)) == bazaar
+    assert check(bazaar) == bazaar
 
 
 def test_the_schema_accepts_it():
     whole = schema()
     assert accepts(whole, parse(FULL, "").value)
-    bazaar = loads(FULL, clusters=True)
+    bazaar = loads(FULL)
     assert accepts(whole, json.loads(json.dumps(to_mapping(bazaar))))
 
 
 def test_every_mistake_is_told_at_its_place():
     with pytest.raises(SpecError) as caught:
-        loads(WRONG, "f", clusters=True)
+        loads(WRONG, "f")
     lines = str(caught.value).splitlines()
     assert len(lines) >= len(MISTAKES)
     for wanted, line in zip(MISTAKES, lines, strict=False):
@@ -151,10 +151,36 @@ def test_no_value_means_more_in_a_script_than_itself(read: Callable[[str], Any],
         read(value)
 
 
-def test_services_on_clusters_are_refused_at_their_line():
+ON_CLUSTERS = """\
+bazaar: kube-x
+sites:
+  a: {machines: 1, cluster: {gvisor: false}}
+  b: {}
+services:
+  web:
+    image: deb://bookworm
+    kernel: own
+    pids: 10
+    volumes: ["data:/data", "/srv:/srv"]
+  0web: {image: deb://bookworm}
+  here: {image: deb://bookworm, sites: [b], kernel: own, pids: 10, volumes: ["/srv:/srv"]}
+"""
+
+
+def test_what_a_service_cannot_be_on_a_cluster_is_told_at_its_line():
     with pytest.raises(SpecError) as caught:
-        loads("bazaar: x\nsites:\n  a: {machines: 1, cluster: {}}\n", "f")
-    assert "f:3:20  sites.a.cluster: services on clusters are not there yet" in str(caught.value)
+        loads(ON_CLUSTERS, "f")
+    places = {
+        "f:1:9": "'kube-x' is a namespace that Kubernetes has for itself",
+        "f:8:13": "'own' needs gVisor, and a has `gvisor: false`",
+        "f:9:5": "services.web.pids: a cluster has one limit for all its pods",
+        "f:10:30": "'/srv' is a directory of this machine",
+        "f:11:3": "a Service's name begins with a letter",
+    }
+    lines = str(caught.value).splitlines()
+    for line, (place, words) in zip(lines, places.items(), strict=False):
+        assert line.startswith(f"{place}  ") and words in line
+    assert lines[len(places)] == "5 errors, nothing was changed."
 
 
 @pytest.mark.parametrize(
@@ -187,5 +213,5 @@ def test_services_on_clusters_are_refused_at_their_line():
 )
 def test_what_is_no_cluster_is_refused(site: Site, message: str):
     with pytest.raises(SpecError) as caught:
-        check(Bazaar("x", sites=[site]), clusters=True)
+        check(Bazaar("x", sites=[site]))
     assert message in str(caught.value)

@@ -123,7 +123,7 @@ def test_the_examples_are_the_same_bazaar():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
 def test_every_example_loads(path):
     if path.suffix in (".yaml", ".py"):
-        bazaar = load(path, clusters=True)
+        bazaar = load(path)
         assert bazaar.services or any(site.cluster for site in bazaar.sites)
 
 

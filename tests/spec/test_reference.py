@@ -33,4 +33,4 @@ def test_the_examples_of_the_page_are_right():
             block = f"services: {{web: {{stand: apache, {block.strip()}}}}}"
         if part == "proxy":
             block = f"sites: {{a: {{machines: 1, cluster: {{{block.strip()}}}}}}}"
-        loads(f"bazaar: x\n{block}\n", clusters=True)
+        loads(f"bazaar: x\n{block}\n")

@@ -125,10 +125,6 @@ def test_a_probes_file_is_read(tmp_path):
     ("site", "message"),
     [
         (Site("a", provider="aws"), "sites.a.provider: 'aws' is not there yet"),
-        (
-            Site("a", cluster=Cluster(), machines=1),
-            "sites.a.cluster: services on clusters are not there yet",
-        ),
         (Site("a", machines=3), "sites.a.machines: is not there yet"),
     ],
 )
@@ -136,6 +132,24 @@ def test_what_comes_later_is_refused_with_its_place(site, message):
     with pytest.raises(SpecError) as caught:
         resolve(Bazaar("x", sites=[site]))
     assert message in str(caught.value)
+
+
+def test_what_is_on_clusters_and_what_is_here():
+    bazaar = Bazaar(
+        "x",
+        sites=[Site("paris", cluster=Cluster(), machines=1), Site("here")],
+        services=[
+            Service("web", image="deb://bookworm", port=80),
+            Service("job", image="deb://bookworm", sites=["paris"]),
+        ],
+    )
+    resolved = resolve(bazaar)
+    assert resolved.clusters == {"paris": "x-paris"}
+    assert [site.name for site in resolved.here.sites] == ["here"]
+    assert [service.sites for service in resolved.here.services] == [("here",), ()]
+    assert [service.sites for service in resolved.services] == [("paris", "here"), ("paris",)]
+    assert resolved.here.here == resolved.here
+    assert from_json(json.loads(json.dumps(to_json(resolved)))) == resolved
 
 
 def test_it_goes_to_json_and_comes_back():

@@ -202,23 +202,14 @@ def restore(file: Path, yes: bool, **options: Any) -> None:
 @click.argument("words", metavar="[-- COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 def shell(name: str | None, words: tuple[str, ...]) -> None:
     """Start a shell, or a COMMAND, with kubectl on its path that speaks to the cluster."""
-    from bazaar.cluster import binaries, store
-    from bazaar.up import cluster_request, clusters
+    from bazaar.cluster import store
+    from bazaar.up import cluster_pods
 
-    chosen = store.the_one(name)
     progress = Progress()
     try:
-        programs = binaries.get(cluster_request.known(chosen).version, progress.step).folder
+        environment = cluster_pods.environment(store.the_one(name), progress.step)
     finally:
         progress.clear()
-    # Nothing of it is left on a disk, and nobody else may read it.
-    descriptor = os.memfd_create("kubeconfig")
-    os.write(descriptor, clusters.kubeconfig(chosen).encode())
-    environment = {
-        **os.environ,
-        "KUBECONFIG": f"/proc/{os.getpid()}/fd/{descriptor}",
-        "PATH": f"{programs}:{os.environ.get('PATH', '/usr/bin:/bin')}",
-    }
     command = list(words) or [os.environ.get("SHELL", "/bin/sh")]
     try:
         done = subprocess.run(command, env=environment, check=False)

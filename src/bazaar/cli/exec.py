@@ -33,14 +33,18 @@ def command(
     Its exit code is ours.
     """
     from bazaar.run import containers
-    from bazaar.up import selection
+    from bazaar.up import cluster_pods, selection
 
     container = selection.containers((name,), bazaar)[0]
     words = command[1:] if command[0] == "--" else command
+    tty = tty and sys.stdin.isatty()
+    if cluster_pods.is_pod(container):
+        cluster_pods.refuse(env=env, user=user, workdir=workdir)
+        return cluster_pods.execute(container, words, tty=tty, interactive=interactive)
     return containers.execute(
         container.id,
         words,
-        tty=tty and sys.stdin.isatty(),
+        tty=tty,
         interactive=interactive,
         environment=tuple(_pair(word) for word in env),
         user=user,

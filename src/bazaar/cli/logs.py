@@ -43,7 +43,7 @@ def command(
     """
     from bazaar.run import containers
     from bazaar.spec.values import duration_seconds
-    from bazaar.up import selection
+    from bazaar.up import cluster_pods, selection
 
     try:
         moment = time.time() - duration_seconds(since) if since else None
@@ -52,12 +52,15 @@ def command(
     found = selection.containers(names, bazaar)
     width = max(len(container.name) for container in found)
 
-    def show(container: str, label: str) -> None:
-        lines = containers.logs(container, follow=follow, since=moment, tail=tail)
-        prefix = f"{label.ljust(width)}  ".encode() if len(found) > 1 else b""
+    def show(container: ContainerState) -> None:
+        if cluster_pods.is_pod(container):
+            lines = cluster_pods.logs(container, follow=follow, since=moment, tail=tail)
+        else:
+            lines = containers.logs(container.id, follow=follow, since=moment, tail=tail)
+        prefix = f"{container.name.ljust(width)}  ".encode() if len(found) > 1 else b""
         for line in lines:
             if output == "json":
-                sys.stdout.write(_as_json(line, container, label))
+                sys.stdout.write(_as_json(line, container.id, container.name))
                 sys.stdout.flush()
                 continue
             stream = sys.stderr if line.stream == "stderr" and len(found) == 1 else sys.stdout
@@ -66,13 +69,13 @@ def command(
 
     if not follow:
         for container in found:
-            show(container.id, container.name)
+            show(container)
         return 0
     ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def follow_one(container: ContainerState) -> None:
         try:
-            show(container.id, container.name)
+            show(container)
         except Exception as error:
             ended.put(error)
         else:

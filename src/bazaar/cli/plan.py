@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,7 +14,9 @@ from bazaar.cli import output
 
 if TYPE_CHECKING:
     from bazaar.model.change import Change
+    from bazaar.spec import Bazaar
     from bazaar.spec.resolved import ResolvedBazaar
+    from bazaar.up.cluster_request import Request
 
 SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
@@ -27,28 +30,61 @@ def command(file: str | None, output: str) -> None:
     from bazaar.up import client, machine
     from bazaar.up.plan import plan
 
-    wanted = read(file)
+    wanted, requests = read(file)
     machine.check_certificates(wanted)
     current = client.current(wanted.name)
     machine.check_subnets(wanted, current.subnet)
-    changes = plan(wanted, current, client.read_secrets(wanted))
+    secrets = client.read_secrets(wanted)
+    changes = plan(wanted, current, secrets)
+    changes += on_clusters(wanted, current.applied, secrets, requests)
     if output == "json":
         print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})
     else:
         show(wanted, changes, sys.stdout)
 
 
-def read(file: str | None) -> ResolvedBazaar:
-    """The description in ``file``, or of the one bazaar that is up, with nothing left open."""
+def on_clusters(
+    wanted: ResolvedBazaar,
+    applied: ResolvedBazaar | None,
+    secrets: Mapping[str, Mapping[str, str]],
+    requests: Sequence[Request],
+) -> list[Change]:
+    """What has to change of the sites that are clusters; those are asked where there are some."""
+    if not (wanted.clusters or (applied and applied.clusters)):
+        return []
+    from bazaar.up import cluster_services
+
+    progress = output.Progress()
+    try:
+        return cluster_services.plan(wanted, applied, secrets, requests, progress.step)
+    finally:
+        progress.clear()
+
+
+def read(file: str | None) -> tuple[ResolvedBazaar, list[Request]]:
+    """The description in ``file``, or of the one bazaar that is up, with nothing left open.
+
+    Beside it, what its clusters are to be.
+    """
     from bazaar import spec
     from bazaar.up import client
 
     if file is not None:
-        return spec.resolve(spec.load(file, secrets=True))
+        bazaar = spec.load(file, secrets=True)
+        return spec.resolve(bazaar), requests_of(bazaar)
     wanted = client.last_wanted(client.the_one(None, "its file: `bazaar plan FILE`"))
     if wanted is None:
         raise click.UsageError("the bazaar's description is unreadable; name its file")
-    return wanted
+    return wanted, []  # clusters stay as they are
+
+
+def requests_of(bazaar: Bazaar) -> list[Request]:
+    """What the sites of a description that are clusters are to be."""
+    if all(site.cluster is None for site in bazaar.sites):
+        return []
+    from bazaar.up import cluster_file
+
+    return cluster_file.of(bazaar)
 
 
 def show(wanted: ResolvedBazaar, changes: list[Change], stream: TextIO) -> None:

@@ -138,10 +138,15 @@ def _headline(status: dict[str, Any]) -> str:
 
 def _sites(status: dict[str, Any]) -> str:
     rows = [
-        [site["name"], site["provider"], site["subnet"], "yes" if site["healthy"] else "no"]
+        [site["name"], site["provider"], _place(site), "yes" if site["healthy"] else "no"]
         for site in status["sites"]
     ]
-    return output.table(["SITE", "PROVIDER", "SUBNET", "HEALTHY"], rows)
+    return output.table(["SITE", "PROVIDER", "PLACE", "HEALTHY"], rows)
+
+
+def _place(site: dict[str, Any]) -> str:
+    cluster = site["cluster"]
+    return f"cluster {cluster}" if cluster else site["subnet"] or "-"
 
 
 def _problems(status: dict[str, Any]) -> str:

@@ -12,7 +12,9 @@ import click
 from bazaar.cli import output
 
 if TYPE_CHECKING:
+    from bazaar.model.container import Image
     from bazaar.spec.resolved import ResolvedBazaar
+    from bazaar.up.cluster_request import Request
 
 
 @click.command(name="up")
@@ -39,7 +41,9 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
     from bazaar.up.plan import plan
 
     began = time.monotonic()
-    wanted = wanted or plan_command.read(file)
+    requests: list[Request] = []
+    if wanted is None:
+        wanted, requests = plan_command.read(file)
     client.need_root()
     machine.check_space()
     machine.check_certificates(wanted)
@@ -51,34 +55,63 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
         current = client.current(wanted.name)
         machine.check_subnets(wanted, current.subnet)
         changes = plan(wanted, current, secrets)
+        changes += plan_command.on_clusters(wanted, current.applied, secrets, requests)
         if not as_json:
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
         if changes:
             machine.check_places(wanted)
-            _images(wanted, progress)
-            problems = _apply(wanted, secrets, progress)
+            images = _images(wanted, progress)
+            problems = _bring_about(wanted, current.applied, secrets, requests, images, progress)
         else:
             problems = []
     return _report(wanted.name, problems, missing, began, changed=bool(changes), as_json=as_json)
 
 
-def _images(wanted: ResolvedBazaar, progress: output.Progress) -> None:
+def _bring_about(
+    wanted: ResolvedBazaar,
+    applied: ResolvedBazaar | None,
+    secrets: dict[str, dict[str, str]],
+    requests: list[Request],
+    images: dict[str, Image],
+    progress: output.Progress,
+) -> list[str]:
+    """Clusters first, then what balances over them, then what nothing leads to any more."""
+    if not (wanted.clusters or (applied and applied.clusters)):
+        return _apply(wanted, secrets, {}, progress)
+    from bazaar.up import cluster_services
+
+    known, problems = cluster_services.apply(wanted, secrets, requests, images, progress.step)
+    progress.clear()
+    problems += _apply(wanted, secrets, known, progress)
+    if not problems:
+        cluster_services.clear(wanted, applied, progress.step)
+        progress.clear()
+    return problems
+
+
+def _images(wanted: ResolvedBazaar, progress: output.Progress) -> dict[str, Image]:
     """Every image the services need, made or pulled; two at a time, as there is little else."""
     from bazaar.run import images
 
+    found: dict[str, Image] = {}
     references = list(dict.fromkeys(service.image for service in wanted.services))
 
-    def ensure(reference: str) -> Any:
+    def ensure(reference: str) -> Image:
         return images.ensure(reference, lambda text: progress.step(f"Images   {text}"))
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         for image in pool.map(ensure, references):
             took = "cached" if image.cached else f"{image.seconds:.1f} s"
             progress.done(f"Images   {image.reference}  {output.size(image.size)}  {took}")
+            found[image.reference] = image
+    return found
 
 
 def _apply(
-    wanted: ResolvedBazaar, secrets: dict[str, dict[str, str]], progress: output.Progress
+    wanted: ResolvedBazaar,
+    secrets: dict[str, dict[str, str]],
+    clusters: dict[str, Any],
+    progress: output.Progress,
 ) -> list[str]:
     from bazaar.spec.resolved import to_json
     from bazaar.up import client
@@ -92,7 +125,7 @@ def _apply(
             shown.add(line)
             progress.done(line)
 
-    parameters = {"wanted": to_json(wanted), "secrets": secrets}
+    parameters = {"wanted": to_json(wanted), "secrets": secrets, "clusters": clusters}
     try:
         return client.call(wanted.name, "apply", parameters, on_event, timeout=None)
     except KeyboardInterrupt:

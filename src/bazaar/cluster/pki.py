@@ -253,6 +253,11 @@ def authority(subject: str) -> dict[str, Any]:
     return {"certificate": pem, "key": _pem(key), "until": until.timestamp()}
 
 
+def issued(request: Request, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A certificate for somebody who is no part of the cluster: it is kept by whoever asks."""
+    return _issue(request, keys["authorities"][request.authority])
+
+
 def _issue(request: Request, authority: Mapping[str, str]) -> dict[str, Any]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes

@@ -8,7 +8,8 @@ survives whatever happens to us, and goes with the last table.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network
 
 from bazaar.errors import CommandError, NetworkError
 from bazaar.host import commands, locks, namespaces
@@ -17,13 +18,23 @@ from bazaar.typed import Any
 _COMMENT = re.compile(r'comment "forwarding was off: ([^"]*)"')
 
 
+# On packets that may go to whom nobody else may: our own machines, for one.
+_LET_IN = 0xBA2AA2
+
+
 def allow(
-    table: str, network: IPv4Network, inside: str, routes: list[dict[str, Any]] | None = None
+    table: str,
+    network: IPv4Network,
+    inside: str,
+    routes: list[dict[str, Any]] | None = None,
+    *,
+    reach: Collection[str] = (),
 ) -> None:
     """Let ``network``, behind the host's interface ``inside``, reach what the host reaches.
 
-    The interface may come later: then it is for the caller to have it `forward`. ``routes`` are
-    the host's, where the caller has just read them.
+    Also the addresses of ``reach``, where another table guards them. The interface may come later:
+    then it is for the caller to have it `forward`. ``routes`` are the host's, where the caller has
+    just read them.
     """
     with locks.of_machine("outbound"):
         ways = _default_interfaces(routes)
@@ -34,7 +45,7 @@ def allow(
             for way in ways
             if way in recorded or namespaces.read_sysctl(_forwarding(way)) == "0"
         ]
-        text = ruleset(table, network, inside, changed)
+        text = ruleset(table, network, inside, changed, reach)
         if table in tables:
             # Replaced in one step. Where there is none, that step would cost 15 ms for nothing.
             text = f"delete table ip {table}\n{text}"
@@ -71,11 +82,28 @@ def forbid(table: str) -> None:
         _nft(f"delete table ip {table}\n")
 
 
-def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -> str:
+def ruleset(
+    table: str,
+    network: IPv4Network,
+    inside: str,
+    changed: list[str],
+    reach: Collection[str] = (),
+) -> str:
     """The nftables text of a new table."""
     guarded = ", ".join(f'"{way}"' for way in changed)
     # What forwards because of us alone must carry nothing but our answers.
     guard = [f"    iifname {{ {guarded} }} drop"] if changed else []
+    let_in: list[str] = []
+    if reach:
+        mark = f"meta mark set {_LET_IN:#x}"
+        them = ", ".join(str(IPv4Address(one)) for one in sorted(reach))
+        let_in = [
+            f"  set reached {{ type ipv4_addr; elements = {{ {them} }}; }}",
+            "  chain prerouting {",
+            "    type filter hook prerouting priority mangle; policy accept;",
+            f'    iifname "{inside}" ip saddr {network} ip daddr @reached {mark}',
+            "  }",
+        ]
     return "\n".join(
         [
             f"table ip {table} {{",
@@ -86,9 +114,10 @@ def ruleset(table: str, network: IPv4Network, inside: str, changed: list[str]) -
             f'    iifname "{inside}" tcp flags syn tcp option maxseg size set rt mtu',
             "    ct state established,related accept",
             f'    iifname "{inside}" accept',
-            f'    oifname "{inside}" drop',
+            f'    oifname "{inside}" meta mark != {_LET_IN:#x} drop',
             *guard,
             "  }",
+            *let_in,
             "  chain postrouting {",
             "    type nat hook postrouting priority srcnat; policy accept;",
             f'    ip saddr {network} oifname != "{inside}" masquerade',

@@ -37,6 +37,7 @@ class Backend:
     address: str
     port: int
     draining: bool = False  # finishes what it has, gets nothing new
+    weight: int = 1  # how many replicas are behind it: several, where it is a cluster's machine
 
 
 @record

@@ -16,7 +16,7 @@ from bazaar.model.site import Backend, Front, Publish
 
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _BACKEND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,150}")
-_WEIGHT = 100  # of 0 to 256: room for a heavier or lighter one
+_WEIGHT, _HEAVIEST = 20, 256  # of one replica, and what HAProxy takes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def servers(fronts: Sequence[Front]) -> list[Server]:
             server_name(backend.id),
             backend.address,
             backend.port,
-            0 if backend.draining else _WEIGHT,
+            0 if backend.draining else min(_HEAVIEST, _WEIGHT * backend.weight),
             _options(front, backend),
         )
         for front in sorted(fronts, key=lambda one: one.service)

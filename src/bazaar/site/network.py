@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from bazaar.errors import NetworkError
@@ -34,11 +34,13 @@ __all__ = [
     "front_namespace",
     "host_interface",
     "isolate",
+    "isolate_addresses",
     "observed",
     "remove_addresses",
     "remove_all",
     "remove_site",
     "restore",
+    "restore_addresses",
     "site_namespace",
     "uplink",
 ]
@@ -46,6 +48,7 @@ __all__ = [
 _BRIDGE = "bridge"  # inside a site's
 _FRONT_LINK = "front"  # inside a site's: its way to the front
 _INTERFACE = "eth0"  # inside a container's
+_NOBODY, _NO_HARDWARE = 254, "02:00:00:00:00:00"  # where packets go to be lost
 
 _ROUTER = (
     ("net.ipv4.ip_forward", "1"),
@@ -76,10 +79,13 @@ def host_interface(bazaar: str) -> str:
     return namespaces.interface_name("uplink", bazaar)
 
 
-def ensure_front(bazaar: str, subnet: str, *, to_world: bool = False) -> str:
+def ensure_front(
+    bazaar: str, subnet: str, *, to_world: bool = False, reach: Collection[str] = ()
+) -> str:
     """Make the front's namespace and its link to the host, or repair them; returns its name.
 
-    With ``to_world`` containers reach what the host reaches, behind the host's address.
+    With ``to_world`` containers reach what the host reaches, behind the host's address; the
+    front itself reaches the addresses of ``reach``: machines of clusters.
     NetworkError when the subnet is taken, or this bazaar is up with another one.
     """
     network = parse(subnet, 16)
@@ -113,6 +119,7 @@ def ensure_front(bazaar: str, subnet: str, *, to_world: bool = False) -> str:
     inside = [f"address replace {front_gateway(network)}/24 dev {UPLINK}", f"link set {UPLINK} up"]
     if to_world:
         inside.append(f"route replace default via {host_side(network)}")
+    inside += [f"route replace {_one(address)} via {host_side(network)}" for address in reach]
     namespaces.batch(inside, front)
     namespaces.batch(
         [
@@ -122,6 +129,9 @@ def ensure_front(bazaar: str, subnet: str, *, to_world: bool = False) -> str:
     )
     if to_world:
         outbound.allow(f"bazaar_{bazaar}", network, outside)
+    elif reach:
+        own = IPv4Network(f"{host_side(network)}/24", strict=False)
+        outbound.allow(f"bazaar_{bazaar}", own, outside, reach=reach)
     else:
         outbound.forbid(f"bazaar_{bazaar}")
         with contextlib.suppress(NetworkError):
@@ -176,6 +186,35 @@ def restore(bazaar: str, site: str) -> None:
         ],
         own,
     )
+
+
+def isolate_addresses(bazaar: str, addresses: Iterable[str]) -> None:
+    """Cut machines off from the front at once: what is sent there is never answered."""
+    front = front_namespace(bazaar)
+    nobody = _uplink_network(bazaar)[_NOBODY]
+    lines = [f"neighbour replace {nobody} lladdr {_NO_HARDWARE} nud permanent dev {UPLINK}"]
+    lines += [f"route replace {_one(one)} via {nobody} dev {UPLINK} onlink" for one in addresses]
+    namespaces.batch(lines, front)
+
+
+def restore_addresses(bazaar: str, addresses: Iterable[str]) -> None:
+    """Let the front reach machines again that were cut off."""
+    gateway = host_side(_uplink_network(bazaar))
+    lines = [f"route replace {_one(one)} via {gateway}" for one in addresses]
+    namespaces.batch(lines, front_namespace(bazaar))
+
+
+def _uplink_network(bazaar: str) -> IPv4Network:
+    for link in namespaces.query(f"address show dev {UPLINK}", front_namespace(bazaar)):
+        for entry in link.get("addr_info", []):
+            if entry.get("prefixlen") == 24:
+                return IPv4Network(f"{entry['local']}/16", strict=False)
+    raise NetworkError(f"the front of the bazaar {bazaar} has no way out")
+
+
+def _one(address: str) -> str:
+    """An address as a destination; never the words of a command."""
+    return f"{IPv4Address(address)}/32"
 
 
 def remove_site(bazaar: str, site: str) -> None:

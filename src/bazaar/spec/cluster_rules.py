@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from bazaar.spec.cluster import Machine
-from bazaar.spec.model import Bazaar, Site
+from bazaar.spec.model import Bazaar, Service, Site, Volume
 from bazaar.spec.text import Path
 
 Report = Callable[..., None]
 PROVIDERS = ("local", "hosts")
+_TAKEN = re.compile("default|kube-.*")
 _NO_CLUSTER = "is not there yet: a local site is a network namespace of this machine"
-_NO_SERVICES = (
-    "services on clusters are not there yet; `bazaar cluster apply FILE` makes the clusters alone"
-)
 
 
-def check(bazaar: Bazaar, partial: frozenset[Path], report: Report, *, allowed: bool) -> None:
-    """Report what is wrong with sites, and that one is a cluster where none is ``allowed``."""
+def check(bazaar: Bazaar, partial: frozenset[Path], report: Report) -> None:
+    """Report what is wrong with sites, and with services where these are clusters."""
     for site in bazaar.sites:
         path: Path = ("sites", site.name)
         if site.provider not in PROVIDERS:
@@ -31,8 +30,6 @@ def check(bazaar: Bazaar, partial: frozenset[Path], report: Report, *, allowed: 
             if getattr(site, key) is not None:
                 report((*path, key), "is not there yet: providers of machines have it", key=True)
         if site.cluster is not None:
-            if not allowed:
-                report((*path, "cluster"), _NO_SERVICES, key=True)
             _cluster(site, path in partial, report)
         elif path not in partial:
             if site.provider == "hosts":
@@ -42,6 +39,37 @@ def check(bazaar: Bazaar, partial: frozenset[Path], report: Report, *, allowed: 
                 )
             elif site.machines is not None:
                 report((*path, "machines"), _NO_CLUSTER, key=True)
+    clusters = {site.name: site for site in bazaar.sites if site.cluster is not None}
+    if clusters and bazaar.services and _TAKEN.fullmatch(bazaar.name):
+        report(("bazaar",), f"'{bazaar.name}' is a namespace that Kubernetes has for itself")
+    for service in bazaar.services if clusters else ():
+        names = clusters if service.sites == "all" else service.sites
+        if found := [clusters[name] for name in names if name in clusters]:
+            _service(service, found, report)
+
+
+def _service(service: Service, sites: list[Site], report: Report) -> None:
+    """What a service cannot be in a cluster."""
+    path: Path = ("services", service.name)
+    if service.name[:1].isdigit():
+        report(path, f"'{service.name}': on a cluster a Service's name begins with a letter")
+    if service.pids is not None:
+        report(
+            (*path, "pids"),
+            "a cluster has one limit for all its pods: say `extra_args: {kubelet: {pod-max-pids: "
+            "…}}` there",
+            key=True,
+        )
+    for index, volume in enumerate(service.volumes):
+        if isinstance(volume, Volume) and volume.source.startswith("/"):
+            report(
+                (*path, "volumes", index),
+                f"'{volume.source}' is a directory of this machine, and {sites[0].name} is a "
+                "cluster of others: take a named volume, or `files`",
+            )
+    bare = [site.name for site in sites if site.cluster and not site.cluster.gvisor]
+    if service.kernel == "own" and bare:
+        report((*path, "kernel"), f"'own' needs gVisor, and {bare[0]} has `gvisor: false`")
 
 
 def _cluster(site: Site, partial: bool, report: Report) -> None:

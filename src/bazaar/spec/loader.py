@@ -20,7 +20,6 @@ def load(
     *,
     probes: bool = True,
     secrets: bool = False,
-    clusters: bool = False,
 ) -> Bazaar:
     """The bazaar that a ``.py`` or YAML file describes, checked and in its normal form.
 
@@ -34,9 +33,9 @@ def load(
     except ValueError as error:
         raise SpecError([Problem(str(error))]) from None
     if file.endswith(".py"):
-        return _from_python(content, Path(file), probes=probes, secrets=secrets, clusters=clusters)
+        return _from_python(content, Path(file), probes=probes, secrets=secrets)
     folder = Path(file).absolute().parent
-    return loads(content, file, folder=folder, probes=probes, secrets=secrets, clusters=clusters)
+    return loads(content, file, folder=folder, probes=probes, secrets=secrets)
 
 
 def loads(
@@ -46,15 +45,12 @@ def loads(
     folder: Path | None = None,
     probes: bool = True,
     secrets: bool = False,
-    clusters: bool = False,
 ) -> Bazaar:
     """The bazaar that a YAML text describes; ``file`` is what messages call the text."""
     document = parse(content, file)
     findings = Findings(file, document.places, list(document.problems))
     folder = (folder or Path()).absolute()
-    return build(
-        document.value, findings, folder, probes=probes, secrets=secrets, clusters=clusters
-    )
+    return build(document.value, findings, folder, probes=probes, secrets=secrets)
 
 
 def read_text(file: str) -> str:
@@ -77,9 +73,7 @@ def read_text(file: str) -> str:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from None
 
 
-def _from_python(
-    content: str, path: Path, *, probes: bool, secrets: bool, clusters: bool
-) -> Bazaar:
+def _from_python(content: str, path: Path, *, probes: bool, secrets: bool) -> Bazaar:
     """Run a Python file by itself and take the one Bazaar it defines."""
     file = str(path)
     space: dict[str, Any] = {"__name__": "__bazaar__", "__file__": str(path.absolute())}
@@ -110,9 +104,7 @@ def _from_python(
             hint='from bazaar import Bazaar, Service; mine = Bazaar("mine", services=[…])',
         )
     bazaar = next(iter(found.values()))
-    return check(
-        bazaar, folder=folder, file=file, probes=probes, secrets=secrets, clusters=clusters
-    )
+    return check(bazaar, folder=folder, file=file, probes=probes, secrets=secrets)
 
 
 def _line_in(file: str, error: BaseException) -> int:

@@ -22,6 +22,7 @@ class ResolvedSite:
     name: str
     provider: str = "local"
     subnet: str | None = None  # a /24; None: `up` takes a free one of the bazaar's
+    cluster: str | None = None  # the name of the cluster that it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,24 @@ class ResolvedBazaar:
     services: tuple[ResolvedService, ...] = ()
     probes: tuple[ResolvedProbe, ...] = ()
     shield: ResolvedShield | None = None
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """The sites that are clusters, with their clusters' names."""
+        return {site.name: site.cluster for site in self.sites if site.cluster is not None}
+
+    @property
+    def here(self) -> ResolvedBazaar:
+        """What of it runs on this machine: all fronts, and the sites that are no clusters."""
+        local = tuple(site for site in self.sites if site.cluster is None)
+        if len(local) == len(self.sites):
+            return self
+        names = [site.name for site in local]
+        services = tuple(
+            dataclasses.replace(one, sites=tuple(site for site in one.sites if site in names))
+            for one in self.services
+        )
+        return dataclasses.replace(self, sites=local, services=services)
 
     def service(self, name: str) -> ResolvedService | None:
         """The service of this name."""

@@ -9,7 +9,7 @@ from bazaar.errors import MissingError
 from bazaar.model.container import Limits
 from bazaar.model.site import Health, Publish
 from bazaar.spec import rules, stands, values
-from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Volume
+from bazaar.spec.model import Bazaar, File, Secret, Service, Shield, Site, Volume
 from bazaar.spec.model import Health as HealthFields
 from bazaar.spec.resolved import (
     ResolvedBazaar,
@@ -31,7 +31,10 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
     MissingError when a file that it names (a probe's program, a service's file) cannot be read.
     """
     checked = check(bazaar)
-    sites = tuple(ResolvedSite(site.name, site.provider, site.subnet) for site in checked.sites)
+    sites = tuple(
+        ResolvedSite(site.name, site.provider, site.subnet, _cluster(checked, site))
+        for site in checked.sites
+    )
     names = tuple(site.name for site in sites)
     return ResolvedBazaar(
         name=checked.name,
@@ -41,6 +44,10 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
         probes=tuple(ResolvedProbe(probe.name, rules.program(probe)) for probe in checked.probes),
         shield=_shield(checked.shield) if checked.shield else None,
     )
+
+
+def _cluster(bazaar: Bazaar, site: Site) -> str | None:
+    return None if site.cluster is None else f"{bazaar.name}-{site.name}"
 
 
 def _service(service: Service, sites: tuple[str, ...]) -> ResolvedService:

@@ -69,12 +69,11 @@ def build(
     *,
     probes: bool = True,
     secrets: bool = False,
-    clusters: bool = False,
 ) -> Bazaar:
     """The Bazaar that plain values describe; relative paths are below ``folder``.
 
     With ``probes`` each probe's program is compiled too, with ``secrets`` each secret must be
-    there; only with ``clusters`` a site may be one. Raises SpecError with all mistakes.
+    there. Raises SpecError with all mistakes.
     """
     if not isinstance(raw, Mapping):
         said = "the file is empty" if raw is None else f"{values.show(raw)} is not a bazaar"
@@ -106,7 +105,7 @@ def build(
         shield,
     )
     rules.check(bazaar, frozenset(sites), frozenset(findings.partial), findings.add)
-    cluster_rules.check(bazaar, frozenset(findings.partial), findings.add, allowed=clusters)
+    cluster_rules.check(bazaar, frozenset(findings.partial), findings.add)
     if probes:
         rules.check_programs(bazaar, findings.add)
     if secrets:
@@ -122,18 +121,17 @@ def check(
     file: str = "",
     probes: bool = True,
     secrets: bool = False,
-    clusters: bool = False,
 ) -> Bazaar:
     """The normal form of a Bazaar made in Python.
 
     Relative paths are below ``folder``, by default the working directory. With ``probes``
-    each probe's program is compiled too, with ``secrets`` each secret must be there; only with
-    ``clusters`` a site may be one. Raises SpecError with all mistakes.
+    each probe's program is compiled too, with ``secrets`` each secret must be there. Raises
+    SpecError with all mistakes.
     """
     findings = Findings(file)
     raw = _plain(bazaar, findings)
     folder = (folder or FilePath()).absolute()
-    return build(raw, findings, folder, probes=probes, secrets=secrets, clusters=clusters)
+    return build(raw, findings, folder, probes=probes, secrets=secrets)
 
 
 def _value(read: Any, key: str, given: Mapping[str, Any], findings: Findings) -> str | None:

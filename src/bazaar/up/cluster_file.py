@@ -12,7 +12,7 @@ from bazaar.spec import cluster_values
 from bazaar.up.cluster_request import Request, Wish
 
 if TYPE_CHECKING:
-    from bazaar.spec import Site
+    from bazaar.spec import Bazaar, Site
     from bazaar.spec.cluster import Cluster as Fields
     from bazaar.spec.cluster import Machine as MachineFields
 
@@ -23,7 +23,7 @@ def requests(path: str, site: str | None = None) -> list[Request]:
     """What a file asks for, by site. Raises SpecError, and UsageError where there is no cluster."""
     from bazaar import spec
 
-    bazaar = spec.load(path, probes=False, clusters=True)
+    bazaar = spec.load(path, probes=False)
     sites = [one for one in bazaar.sites if one.cluster is not None]
     names = [one.name for one in sites]
     if site is not None and site not in names:
@@ -34,6 +34,11 @@ def requests(path: str, site: str | None = None) -> list[Request]:
             f"{path}: no site is a cluster", hint="say `cluster: {}` and `machines:` of a site"
         )
     return [_request(bazaar.name, one) for one in sites if site in (None, one.name)]
+
+
+def of(bazaar: Bazaar) -> list[Request]:
+    """What a checked description asks for; nothing where no site is a cluster."""
+    return [_request(bazaar.name, one) for one in bazaar.sites if one.cluster is not None]
 
 
 def _request(bazaar: str, site: Site) -> Request:

@@ -33,7 +33,12 @@ def load(name: str | None, references: Sequence[str], progress: Progress) -> lis
     """
     chosen = store.the_one(name)
     wanted = list(dict.fromkeys(references))
-    packed = [export.export(images.ensure(one, progress), progress) for one in wanted]
+    return carry_images(chosen, {one: images.ensure(one, progress) for one in wanted}, progress)
+
+
+def carry_images(chosen: str, wanted: Mapping[str, Image], progress: Progress) -> list[Loaded]:
+    """Carry images that are here, by their references, to a cluster's machines."""
+    packed = [export.export(one, progress) for one in wanted.values()]
     named = [replace(one, name=name_of(one.name, one.manifest.digest)) for one in packed]
     carried = _carry(chosen, named, progress)
     return [Loaded(wish, one.name, one.sent) for wish, one in zip(wanted, carried, strict=True)]

@@ -102,7 +102,8 @@ def _methods(supervisor: Supervisor, stop: threading.Event, guardian: int) -> di
 
     def apply(parameters: dict[str, Any], emit: Emit) -> Any:
         wanted = from_json(parameters["wanted"])
-        return supervisor.apply(wanted, parameters["secrets"], emit)
+        clusters = parameters.get("clusters", {})
+        return supervisor.apply(wanted, parameters["secrets"], clusters, emit)
 
     def build(parameters: dict[str, Any], emit: Emit) -> Any:
         return status.build(supervisor)

@@ -43,11 +43,17 @@ def plan(
 
 def _sites(wanted: ResolvedBazaar, current: Current) -> list[Change]:
     names = [site.name for site in wanted.sites]
+    clusters = current.applied.clusters if current.applied else {}
     return [
         *(
             Change("create", "site", site.name, f"{site.provider}, {site.subnet or 'namespace'}")
             for site in wanted.sites
-            if site.name not in current.sites
+            if site.cluster is None and site.name not in current.sites
+        ),
+        *(
+            Change("create", "site", site, f"the cluster {cluster}")
+            for site, cluster in wanted.clusters.items()
+            if clusters.get(site) != cluster
         ),
         *(
             Change("update", "site", site.name, why="it is cut off")
@@ -60,7 +66,10 @@ def _sites(wanted: ResolvedBazaar, current: Current) -> list[Change]:
 
 def _volumes(wanted: ResolvedBazaar, current: Current) -> list[Change]:
     named = dict.fromkeys(
-        volume.name for service in wanted.services for volume in service.volumes if volume.name
+        volume.name
+        for service in wanted.here.services
+        for volume in service.volumes
+        if volume.name and service.sites
     )
     return [Change("create", "volume", n) for n in named if n not in current.volumes]
 
@@ -73,8 +82,8 @@ def _services(
     for container in current.containers:
         slot = _slot(container)
         there.setdefault(slot.service, {})[slot] = container
-    before = {s.name: s for s in (current.applied.services if current.applied else ())}
-    for service in wanted.services:
+    before = {s.name: s for s in (current.applied.here.services if current.applied else ())}
+    for service in wanted.here.services:
         found = there.pop(service.name, {})
         change = _service(service, before.get(service.name), found, current, secrets)
         if change is not None:
@@ -90,6 +99,9 @@ def _service(
     secrets: Mapping[str, Mapping[str, str]],
 ) -> Change | None:
     slots = replicas.slots(service)
+    if not (found or slots):  # on clusters alone: here is its front
+        changed = _differences(before, service)
+        return Change("update", "service", service.name, "its front", changed) if changed else None
     if not found:
         return Change("create", "service", service.name, describe(service))
     reasons: list[str] = []

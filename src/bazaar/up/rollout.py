@@ -29,8 +29,8 @@ class Rollout:
 
     @property
     def wanted(self) -> ResolvedBazaar:
-        """What is wanted; a change that failed is taken out of it."""
-        return self.supervisor.wanted
+        """What is wanted on this machine; a change that failed is taken out of it."""
+        return self.supervisor.wanted.here
 
     def run(self) -> list[str]:
         """Do it; returns what did not become healthy, in sentences."""
@@ -72,7 +72,9 @@ class Rollout:
         if known is None or (self.wanted.subnet and self.wanted.subnet != known.subnet):
             known = layouts.Layout(self._take_subnet())
         else:
-            network.ensure_front(self.wanted.name, known.subnet)
+            network.ensure_front(
+                self.wanted.name, known.subnet, reach=self.supervisor.clusters.hosts()
+            )
         # Sites that are to go keep their numbers until their replicas have left.
         sites = dict.fromkeys(known.sites) | {site.name: site.subnet for site in self.wanted.sites}
         self.supervisor.store_layout(layouts.extend(known, sites, fronts))
@@ -85,7 +87,7 @@ class Rollout:
         for attempt in range(8):
             subnet = network.choose_subnet(self.wanted.subnet, bazaar=name)
             try:
-                network.ensure_front(name, subnet)
+                network.ensure_front(name, subnet, reach=self.supervisor.clusters.hosts())
             except NetworkError:
                 if self.wanted.subnet or attempt == 7:
                     raise
@@ -177,7 +179,7 @@ class Rollout:
     def _before(self, service: ResolvedService) -> Version | None:
         """What ran before a change of the container; None where there is no such change."""
         applied = self.supervisor.applied
-        before = applied.service(service.name) if applied else None
+        before = applied.here.service(service.name) if applied else None
         if before is None:
             return None
         secrets = self.supervisor.applied_secrets.get(service.name, {})
@@ -374,6 +376,9 @@ class Rollout:
         """Until the balance sees every replica that is healthy, within reason."""
         healthy = [k for k in self.supervisor.all_keepers() if k.condition.phase == "healthy"]
         wanted = {keeper.replica.id for keeper in healthy if keeper.replica.port is not None}
+        for service in self.supervisor.wanted.services:
+            machines = self.supervisor.clusters.backends(service)
+            wanted |= {machine.id for machine in machines if not machine.draining}
 
         def seen() -> bool:
             backends = [b for group in self.supervisor.backends().values() for b in group]

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 from bazaar.errors import UsageError
 from bazaar.model.container import ContainerState
-from bazaar.up import client
+from bazaar.up import client, cluster_pods
 
 
 def containers(names: Sequence[str], bazaar: str | None) -> list[ContainerState]:
-    """The containers that ``names`` mean, running ones first.
+    """The containers that ``names`` mean, pods on clusters among them, running ones first.
 
-    A name is a service, SERVICE/SITE, SERVICE/SITE/N, a container's name or its id. No name
-    means all replicas of the bazaar. Raises UsageError for a name that fits nothing.
+    A name is a service, SERVICE/SITE, SERVICE/SITE/N (on a cluster, SERVICE/SITE/POD), a
+    container's name or its id. No name means all replicas of the bazaar. Raises UsageError for a
+    name that fits nothing.
     """
     from bazaar.run import containers as engine
 
-    everything = sorted(engine.listing(), key=lambda c: (c.status != "running", c.name))
+    pods = [pod for name in client.running() for pod in cluster_pods.listing(name)]
+    listed = [*engine.listing(), *pods]
+    everything = sorted(listed, key=lambda c: (c.status != "running", c.name))
     replicas = [c for c in everything if dict(c.labels).get("bazaar")]
     if bazaar is not None:
         replicas = [c for c in replicas if dict(c.labels)["bazaar"] == client.the_one(bazaar)]

@@ -38,6 +38,7 @@ def build(supervisor: Supervisor) -> dict[str, Any]:
             {
                 "name": site.name,
                 "provider": site.provider,
+                "cluster": site.cluster,
                 "subnet": subnets.get(site.name),
                 "healthy": site.name in joined and _site_healthy(site.name, services),
             }
@@ -61,6 +62,7 @@ def _service(
         key=lambda keeper: (keeper.replica.site, keeper.replica.number, keeper.replica.id),
     )
     rows = [_replica(keeper, seen.get(keeper.replica.id)) for keeper in its]
+    rows += supervisor.clusters.rows(service, backends)
     address = None
     if service.port is not None and supervisor.numbers:
         address = supervisor.layout.front(service.name)
@@ -76,7 +78,7 @@ def _service(
         "engine": engine,
         "wanted": len(replicas.slots(service)),
         "healthy": sum(row["healthy"] for row in rows),
-        "seen": SEEN.get(engine, "nothing"),
+        "seen": SEEN.get(engine, "nothing") if its or not rows else "nothing (on a cluster)",
         "replicas": rows,
     }
 
@@ -89,6 +91,7 @@ def _replica(keeper: Keeper, backend: BackendStatus | None) -> dict[str, Any]:
         "id": replica.name,
         "container": replica.id,
         "site": replica.site,
+        "node": None,
         "engine": replica.engine,
         "address": replica.address,
         "healthy": healthy,

@@ -23,6 +23,7 @@ from bazaar.model.container import ContainerState
 from bazaar.model.site import Backend, BackendStatus, Front
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService, from_json, to_json
 from bazaar.up import layout as layouts
+from bazaar.up.cluster_sites import ClusterSites
 from bazaar.up.keeper import Keeper, Replica
 from bazaar.up.observers import Observers
 from bazaar.up.replicas import Slot
@@ -49,6 +50,7 @@ class Supervisor:
         self.adopting = False  # what runs is being taken over from an earlier supervisor
         self.keepers: dict[str, Keeper] = {}  # by container id
         self.observers = Observers(name)
+        self.clusters = ClusterSites(name, self._clusters_changed)
         self.emit: Emit = lambda event: None
         self._changing = threading.Lock()  # one change at a time
         self._guard = threading.RLock()  # of the keepers and the promised addresses
@@ -80,6 +82,7 @@ class Supervisor:
             applied = read_json(self.folder / "applied.json")
             self.applied = from_json(applied) if applied else None
             self.applied_secrets = read_json(self.folder / "applied-secrets.json") or {}
+        self.clusters.load()
         return True
 
     def store(self, wanted: ResolvedBazaar, secrets: Secrets) -> None:
@@ -96,7 +99,10 @@ class Supervisor:
         even where it cannot be stored.
         """
         with self._storing:
-            services = (service if s.name == service.name else s for s in self.wanted.services)
+            services = (
+                replace(service, sites=s.sites) if s.name == service.name else s
+                for s in self.wanted.services
+            )
             self.known = replace(self.wanted, services=tuple(services))
             earlier = self.applied_secrets.get(service.name, {})
             self.secrets = {**self.secrets, service.name: earlier}
@@ -123,12 +129,18 @@ class Supervisor:
 
     # Changing
 
-    def apply(self, wanted: ResolvedBazaar, secrets: Secrets, emit: Emit) -> list[str]:
-        """Make ``wanted`` real; returns what did not become healthy, in sentences."""
+    def apply(
+        self, wanted: ResolvedBazaar, secrets: Secrets, clusters: dict[str, Any], emit: Emit
+    ) -> list[str]:
+        """Make ``wanted`` real; returns what did not become healthy, in sentences.
+
+        ``clusters`` is what is known of the sites that are some.
+        """
         with self._change():
             self.emit = emit
             try:
                 self.store(wanted, secrets)
+                self.clusters.store(clusters)
                 return self._bring_about()
             finally:
                 self.emit = lambda event: None
@@ -259,6 +271,13 @@ class Supervisor:
         with self._balancing:
             balance.apply(self.name, self.fronts())
 
+    def _clusters_changed(self) -> bool:
+        """Balance over what clusters have now; whether it could be: a change does it by itself."""
+        if self.state != "ready" or self.known is None or self.numbers is None:
+            return False
+        self.balance()
+        return True
+
     def backends(self) -> dict[str, list[BackendStatus]]:
         """What the balance measured, by service; nothing while it does not run."""
         from bazaar.site import balance
@@ -273,7 +292,7 @@ class Supervisor:
         from bazaar.site import network
 
         sites = network.observed(self.name).sites
-        return {name for name, site in sites.items() if site.joined}
+        return {name for name, site in sites.items() if site.joined} | self.clusters.joined()
 
     def fronts(self) -> list[Front]:
         """What the balance is to do now."""
@@ -301,7 +320,8 @@ class Supervisor:
                 )
                 for keeper in keepers
                 if keeper.replica.service == service.name
-            ),
+            )
+            + tuple(self.clusters.backends(service)),
             publish=service.publish,
             certificate=Path(service.certificate) if service.certificate else None,
             certificate_digest=service.certificate_digest,
@@ -328,6 +348,7 @@ class Supervisor:
 
     def release(self) -> None:
         """End, and leave everything running."""
+        self.clusters.end()
         for keeper in self.all_keepers():
             keeper.wake()
         for keeper in self.all_keepers():

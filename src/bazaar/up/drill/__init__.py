@@ -26,8 +26,12 @@ def choose(names: Sequence[str]) -> list[str]:
     return list(DRILLS) if "all" in names or not names else list(names)
 
 
-def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
+def run(
+    bazaar: str, names: Sequence[str], progress: Progress, *, site: str | None = None
+) -> list[Figure]:
     """Run drills by name (``all`` is every one, in order) and return what they measured.
+
+    ``site`` is the one that the drill of that name loses; by default one that others replace.
 
     What they need of this machine is installed where it can be. One of several that cannot be
     measured is a figure without a value that says why.
@@ -43,7 +47,8 @@ def run(bazaar: str, names: Sequence[str], progress: Progress) -> list[Figure]:
         module: Any = importlib.import_module(f"bazaar.up.drill.{name}")
         progress(f"drill {name}")
         try:
-            figures += module.measure(bazaar, _prefixed(name, progress))
+            chosen_site = {"site": site} if name == "site" else {}
+            figures += module.measure(bazaar, _prefixed(name, progress), **chosen_site)
         except BazaarError as error:
             if len(chosen) == 1:
                 raise

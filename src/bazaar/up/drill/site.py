@@ -15,23 +15,21 @@ PATIENCE = 30.0  # seconds
 CLIENTS = 4
 
 
-def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
+def measure(bazaar: str, progress: Callable[[str], None], site: str | None = None) -> list[Figure]:
     """Seconds to fail over, lost requests, seconds to the full balance after the return."""
-    from bazaar.site import network
-
     status = client.call(bazaar, "status")
-    site, targets = _choose(status)
+    site, targets = _choose(status, site)
     with Clients(targets, count=CLIENTS) as clients:
         time.sleep(1.0)
         progress(f"{site} is cut off")
         cut = time.monotonic()
-        network.isolate(bazaar, site)
+        _cut(bazaar, site)
         try:
             gone = _until(bazaar, lambda now: not _any_healthy(now, site))
             failover = time.monotonic() - cut
             time.sleep(1.0)
         finally:
-            network.restore(bazaar, site)
+            _join(bazaar, site)
         progress(f"{site} is back")
         back = time.monotonic()
         whole = _until(bazaar, _all_healthy)
@@ -67,8 +65,11 @@ def measure(bazaar: str, progress: Callable[[str], None]) -> list[Figure]:
     ]
 
 
-def _choose(status: dict[str, Any]) -> tuple[str, list[tuple[str, int]]]:
+def _choose(status: dict[str, Any], wanted: str | None) -> tuple[str, list[tuple[str, int]]]:
     """A site whose loss other sites can carry, and the fronts to ask meanwhile."""
+    sites = [site["name"] for site in status["sites"]]
+    if wanted is not None and wanted not in sites:
+        raise UsageError(f"there is no site '{wanted}'", hint=f"there are: {', '.join(sites)}")
     spread = [
         service
         for service in status["services"]
@@ -82,10 +83,35 @@ def _choose(status: dict[str, Any]) -> tuple[str, list[tuple[str, int]]]:
             hint="give a service `sites: all` and the bazaar a second site",
         )
     alone = {row["site"] for s in status["services"] if s not in spread for row in s["replicas"]}
-    sites = [site["name"] for site in status["sites"]]
     # Rather the site that takes nothing with it that runs nowhere else.
-    chosen = next((site for site in sites if site not in alone), sites[0])
+    chosen = wanted or next((site for site in sites if site not in alone), sites[0])
     return chosen, [(service["address"], service["port"]) for service in spread]
+
+
+def _machines(bazaar: str, site: str) -> list[str]:
+    """The addresses of a site's machines; none where it is of this machine."""
+    from bazaar.up import cluster_sites
+
+    known = cluster_sites.stored(bazaar)
+    return list(known[site].hosts) if site in known else []
+
+
+def _cut(bazaar: str, site: str) -> None:
+    from bazaar.site import network
+
+    if machines := _machines(bazaar, site):
+        network.isolate_addresses(bazaar, machines)
+    else:
+        network.isolate(bazaar, site)
+
+
+def _join(bazaar: str, site: str) -> None:
+    from bazaar.site import network
+
+    if machines := _machines(bazaar, site):
+        network.restore_addresses(bazaar, machines)
+    else:
+        network.restore(bazaar, site)
 
 
 def _rows(status: dict[str, Any]) -> list[dict[str, Any]]:

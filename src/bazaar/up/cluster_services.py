@@ -1,0 +1,254 @@
+"""The services of a bazaar on the sites that are clusters: what is to change there, and doing it.
+
+What a service is there is `cluster/workloads.py`'s; who balances over it is the supervisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bazaar.cluster import deployed, pki, store, workloads
+from bazaar.cluster.client import Access, Client
+from bazaar.cluster.deployed import Seen
+from bazaar.cluster.workloads import Workload
+from bazaar.errors import BazaarError, EngineError, MissingError
+from bazaar.model.change import Change
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
+from bazaar.up import cluster_images, cluster_request, cluster_sites, clusters
+from bazaar.up.cluster_request import Request
+
+if TYPE_CHECKING:
+    from bazaar.model.container import Image
+
+Progress = Callable[[str], None]
+Secrets = Mapping[str, Mapping[str, str]]
+
+
+def client(cluster: str) -> Client:
+    """Who administers a cluster, as a client of its API. Raises MissingError, ClusterError."""
+    known = cluster_request.known(cluster)
+    keys = store.keys(known, store=True)
+    return Client(_access(cluster, keys, keys["pairs"]["/admin"]))
+
+
+def _access(cluster: str, keys: Mapping[str, Any], pair: Mapping[str, Any]) -> Access:
+    known = cluster_request.known(cluster)
+    hosts = [known.endpoint] if known.endpoint else []
+    hosts += [node.machine.address for node in known.control_planes]
+    servers = tuple(f"https://{host}:{known.api_port}" for host in dict.fromkeys(hosts))
+    authority = pki.trusted(keys["authorities"]["ca"])
+    return Access(cluster, servers, authority, pair["certificate"], pair["key"])
+
+
+def workload(bazaar: str, service: ResolvedService, secrets: Mapping[str, str]) -> Workload:
+    """A service as a cluster is to run it; its image by the name that the description has."""
+    return Workload(
+        bazaar=bazaar,
+        name=service.name,
+        image=service.image,
+        replicas=service.replicas,
+        own_kernel=service.kernel == "own",
+        entrypoint=service.entrypoint or (),
+        command=service.command,
+        port=service.port,
+        health=service.health,
+        environment=service.environment,
+        secrets=tuple(sorted(secrets.items())),
+        claims=tuple(
+            workloads.Claim(volume.name, volume.target, volume.read_only)
+            for volume in service.volumes
+            if volume.name
+        ),
+        files=tuple((file.target, _text(file.content, file.source)) for file in service.files),
+        limits=service.limits,
+        working_directory=service.working_directory or "",
+        user=service.user or "",
+        alone=service.stateful or any(not volume.read_only for volume in service.volumes),
+    )
+
+
+def _text(content: str | None, source: str | None) -> str:
+    return Path(source or "").read_text() if content is None else content
+
+
+def on(wanted: ResolvedBazaar, site: str) -> list[ResolvedService]:
+    """The services of a site."""
+    return [service for service in wanted.services if site in service.sites]
+
+
+def plan(
+    wanted: ResolvedBazaar,
+    applied: ResolvedBazaar | None,
+    secrets: Secrets,
+    requests: Sequence[Request],
+    progress: Progress,
+) -> list[Change]:
+    """What has to change of clusters and on them; those that are not there yet get all of it."""
+    changes: list[Change] = []
+    sites = {cluster: site for site, cluster in wanted.clusters.items()}
+    for cluster, found in clusters.plan_all(requests, progress).items():
+        if isinstance(found, BazaarError):
+            raise found
+        place = sites[cluster]
+        changes += [replace(one, name=f"{place}/{one.name}") for one in found[1]]
+
+    def of_site(site: str) -> list[Change]:
+        return _plan(wanted, site, secrets)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        planned = pool.map(of_site, wanted.clusters)
+        changes += [change for site in planned for change in site]
+    for site, cluster in _left(wanted, applied).items():
+        changes.append(Change("destroy", "site", site, f"its services leave {cluster}"))
+    return changes
+
+
+def _left(wanted: ResolvedBazaar, applied: ResolvedBazaar | None) -> dict[str, str]:
+    """The clusters that were sites of the bazaar and are not any more, by site."""
+    before = applied.clusters if applied else {}
+    return {site: name for site, name in before.items() if site not in wanted.clusters}
+
+
+def _plan(wanted: ResolvedBazaar, site: str, secrets: Secrets) -> list[Change]:
+    cluster = wanted.clusters[site]
+    found = deployed.Found({}, frozenset())
+    if cluster in store.names():
+        found = deployed.look(client(cluster), wanted.name)
+    changes: list[Change] = []
+    for service in on(wanted, site):
+        name = f"{service.name}/{site}"
+        detail = f"{service.replicas}, {service.image}"
+        if service.name not in found.digests:
+            changes.append(Change("create", "service", name, detail))
+        elif not deployed.as_wanted(_workload(wanted, service, secrets), found):
+            changes.append(Change("update", "service", name, detail, "its objects differ"))
+    names = [service.name for service in on(wanted, site)]
+    gone = [name for name in found.digests if name not in names]
+    return [*changes, *(Change("destroy", "service", f"{name}/{site}") for name in sorted(gone))]
+
+
+def _workload(wanted: ResolvedBazaar, service: ResolvedService, secrets: Secrets) -> Workload:
+    return workload(wanted.name, service, secrets.get(service.name, {}))
+
+
+def apply(
+    wanted: ResolvedBazaar,
+    secrets: Secrets,
+    requests: Sequence[Request],
+    images: Mapping[str, Image],
+    progress: Progress,
+) -> tuple[dict[str, Any], list[str]]:
+    """Make the clusters, and bring services to them: what is to be known of them, what failed.
+
+    ``images`` are those of this machine, by reference. A site that fails stops no other.
+    """
+    # Of one that cannot be reached now, what is known of it stays.
+    kept = cluster_sites.stored(wanted.name)
+    known: dict[str, Any] = {
+        site: cluster_sites.to_json(seen) for site, seen in kept.items() if site in wanted.clusters
+    }
+    problems: list[str] = []
+    made = clusters.apply_all(requests, progress)
+    failed = {name: one for name, one in made.items() if isinstance(one, BazaarError)}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        begun = {
+            site: pool.submit(_apply, wanted, site, secrets, images, progress)
+            for site, cluster in wanted.clusters.items()
+            if cluster not in failed
+        }
+        for site, cluster in wanted.clusters.items():
+            if cluster in failed:
+                problems.append(f"{site}: {failed[cluster]}")
+        for site, work in begun.items():
+            try:
+                seen, unhealthy = work.result()
+            except BazaarError as error:
+                problems.append(f"{site}: {error}")
+                continue
+            known[site] = cluster_sites.to_json(seen)
+            problems += [f"{name}: {why}" for name, why in unhealthy.items()]
+    return known, problems
+
+
+def _apply(
+    wanted: ResolvedBazaar,
+    site: str,
+    secrets: Secrets,
+    images: Mapping[str, Image],
+    progress: Progress,
+) -> tuple[Seen, dict[str, str]]:
+    cluster = wanted.clusters[site]
+    services = on(wanted, site)
+    used = list(dict.fromkeys(service.image for service in services))
+    loaded = cluster_images.carry_images(cluster, {one: images[one] for one in used}, progress)
+    names = {one.reference: one.name for one in loaded}
+    there = client(cluster)
+    user = f"bazaar:{wanted.name}"
+    deployed.prepare(there, wanted.name, user)
+    found = deployed.look(there, wanted.name)
+    failed: dict[str, str] = {}
+
+    def bring(service: ResolvedService) -> str | None:
+        one = _workload(wanted, service, secrets)
+        made = workloads.Made(names[service.image], _user(service, images[service.image]))
+        # Of its own: the one connection of a client is used by one after the other.
+        return deployed.bring(client(cluster), one, made, found, progress)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for service, why in zip(services, pool.map(bring, services), strict=True):
+            if why is not None:
+                failed[f"{service.name}/{site}"] = why
+    return _seen(cluster, wanted.name, there, user), failed
+
+
+def _seen(cluster: str, bazaar: str, there: Client, user: str) -> Seen:
+    known = cluster_request.known(cluster)
+    keys = store.keys(known, store=True)
+    pair = pki.issued(pki.Request("supervisor", "ca", user), keys)
+    hosts = tuple(node.ip for node in known.members)
+    return Seen(_access(cluster, keys, pair), hosts, deployed.ports(there, bazaar))
+
+
+def _user(service: ResolvedService, image: Image) -> tuple[int, int] | None:
+    """Who the service runs as, by number: the API takes no names."""
+    from bazaar.run import rootfs
+
+    if service.user is None:
+        return None
+    problem: BazaarError | None = None
+    for layer in reversed(image.layers):
+        try:
+            found = rootfs.user(layer, service.user)
+        except EngineError as error:
+            problem = error
+        else:
+            return found.uid, found.gid
+    raise MissingError(f"{service.name}: {problem.message if problem else 'no such user'}")
+
+
+def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Progress) -> None:
+    """Take away, once nothing leads there any more, what is not wanted on clusters any more."""
+    for site, cluster in wanted.clusters.items():
+        there = client(cluster)
+        found = deployed.look(there, wanted.name)
+        names = [service.name for service in on(wanted, site)]
+        for name in found.digests:
+            if name not in names:
+                deployed.drop(there, found, name)
+    for cluster in _left(wanted, applied).values():
+        if cluster in store.names():
+            deployed.remove(client(cluster), wanted.name, volumes=False, progress=progress)
+
+
+def remove(bazaar: str, names: Sequence[str], *, volumes: bool, progress: Progress) -> list[str]:
+    """Take a bazaar out of its clusters; the volumes that are kept there, as CLUSTER/NAME."""
+    kept: list[str] = []
+    for cluster in names:
+        if cluster in store.names():
+            left = deployed.remove(client(cluster), bazaar, volumes=volumes, progress=progress)
+            kept += [f"{cluster}/{name}" for name in sorted(left)]
+    return kept

@@ -1,0 +1,192 @@
+"""The sites that are clusters, as the supervisor sees them: who is ready there, behind which port.
+
+What runs there is the cluster's own to keep. `up` says how to ask its API, as somebody who may
+see the bazaar's pods and nothing else; that is stored in ``clusters.json``, for its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bazaar.cluster.client import Access, Client
+from bazaar.cluster.deployed import Pod, Seen, pods
+from bazaar.errors import BazaarError, StateError
+from bazaar.host import paths
+from bazaar.host.files import read_json, write_json
+from bazaar.model.site import Backend, BackendStatus
+from bazaar.spec.resolved import ResolvedService
+
+PAUSE = 0.5  # seconds between two looks
+STALE = 10.0  # seconds after which what was seen last is believed no more
+
+
+def to_json(seen: Seen) -> dict[str, Any]:
+    """As `up` hands it to the supervisor, and as that stores it."""
+    access = {name: getattr(seen.access, name) for name in ("cluster", "authority")}
+    access |= {"certificate": seen.access.certificate, "key": seen.access.key}
+    return {
+        "access": access | {"servers": list(seen.access.servers)},
+        "hosts": list(seen.hosts),
+        "ports": dict(seen.ports),
+    }
+
+
+def from_json(value: Any) -> Seen:
+    """Read back what `to_json` wrote. Raises StateError where it is something else."""
+    try:
+        return Seen(Access(**value["access"]), tuple(value["hosts"]), dict(value["ports"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise StateError(f"what is stored of a cluster is of no known form: {error!r}") from error
+
+
+def stored(bazaar: str) -> dict[str, Seen]:
+    """What is known of the clusters of a bazaar, by site."""
+    values: dict[str, Any] = read_json(_file(bazaar)) or {}
+    return {site: from_json(value) for site, value in values.items()}
+
+
+def _file(bazaar: str) -> Path:
+    return paths.bazaar(bazaar) / "clusters.json"
+
+
+class ClusterSites:
+    """All of a bazaar; ``on_change`` is called when other machines have pods than before.
+
+    It says whether it took that in; else it is called again.
+    """
+
+    def __init__(self, bazaar: str, on_change: Callable[[], bool]) -> None:
+        self._bazaar = bazaar
+        self._on_change = on_change
+        self._watches: dict[str, _Watch] = {}
+
+    def load(self) -> None:
+        """Watch what was stored; what is cut short is known again with the next `up`."""
+        with contextlib.suppress(StateError):
+            self._watch(stored(self._bazaar))
+
+    def store(self, values: Mapping[str, Any]) -> None:
+        """Take what `up` says of the clusters as what there is, and look at them once."""
+        known = {site: from_json(value) for site, value in values.items()}
+        write_json(_file(self._bazaar), dict(values))
+        self._watch(known)
+
+    def _watch(self, known: Mapping[str, Seen]) -> None:
+        for watch in self._watches.values():
+            watch.end()
+        self._watches = {
+            site: _Watch(self._bazaar, seen, self._on_change) for site, seen in known.items()
+        }
+
+    def hosts(self) -> list[str]:
+        """The addresses of all clusters' machines."""
+        return sorted({host for watch in self._watches.values() for host in watch.seen.hosts})
+
+    def joined(self) -> set[str]:
+        """The sites whose clusters answer."""
+        return {site for site, watch in self._watches.items() if not watch.problem}
+
+    def backends(self, service: ResolvedService) -> list[Backend]:
+        """The machines that have pods of a service, each as heavy as it has ready ones."""
+        found: list[Backend] = []
+        for site in service.sites:
+            watch = self._watches.get(site)
+            port = watch.seen.ports.get(service.name) if watch else None
+            if watch is None or port is None:
+                continue
+            counts: dict[tuple[str, str], int] = {}
+            for pod in watch.pods:
+                if pod.service == service.name and pod.host:
+                    key = (pod.node, pod.host)
+                    counts[key] = counts.get(key, 0) + (pod.ready and not pod.leaving)
+            found += [
+                Backend(_id(service.name, site, node), site, host, port, count == 0, max(1, count))
+                for (node, host), count in sorted(counts.items())
+            ]
+        return found
+
+    def rows(self, service: ResolvedService, backends: list[BackendStatus]) -> list[dict[str, Any]]:
+        """A service's pods as rows of the status."""
+        seen = {backend.id: backend for backend in backends}
+        return [
+            _row(pod, site, watch, seen.get(_id(service.name, site, pod.node)))
+            for site in service.sites
+            if (watch := self._watches.get(site))
+            for pod in watch.pods
+            if pod.service == service.name
+        ]
+
+    def end(self) -> None:
+        """Look no more."""
+        self._watch({})
+
+
+class _Watch:
+    """One cluster: a thread that looks at the bazaar's pods again and again."""
+
+    def __init__(self, bazaar: str, seen: Seen, on_change: Callable[[], bool]) -> None:
+        self.seen = seen
+        self.pods: tuple[Pod, ...] = ()
+        self.problem = ""
+        self._bazaar = bazaar
+        self._on_change = on_change
+        self._ended = threading.Event()
+        self._looked = time.monotonic()
+        self._client = Client(seen.access, timeout=5)
+        self._look()
+        threading.Thread(target=self._run, name=seen.access.cluster, daemon=True).start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        known: object = None
+        while not self._ended.wait(PAUSE):
+            self._look()
+            if (shape := self._shape()) == known:
+                continue
+            with contextlib.suppress(BazaarError):
+                if self._on_change():
+                    known = shape
+        self._client.close()
+
+    def _look(self) -> None:
+        try:
+            self.pods = tuple(pods(self._client, self._bazaar))
+            self._looked, self.problem = time.monotonic(), ""
+        except BazaarError as error:
+            # Its pods go on without the API: what was seen is true until it is too old.
+            if not self.pods or time.monotonic() - self._looked > STALE:
+                self.problem = error.message
+
+    def _shape(self) -> list[tuple[str, str, bool]]:
+        return [(pod.service, pod.node, pod.ready and not pod.leaving) for pod in self.pods]
+
+
+def _id(service: str, site: str, node: str) -> str:
+    return f"{service}/{site}/{node}"
+
+
+def _row(pod: Pod, site: str, watch: _Watch, backend: BackendStatus | None) -> dict[str, Any]:
+    healthy = pod.ready and not watch.problem and (backend is None or backend.healthy)
+    phase = "draining" if pod.leaving else "healthy" if pod.ready else "starting"
+    problem = watch.problem or pod.problem or ("" if healthy or not backend else backend.detail)
+    return {
+        "id": _id(pod.service, site, pod.name),
+        "container": pod.name,
+        "site": site,
+        "node": pod.node,
+        "engine": "gvisor" if pod.own_kernel else "shared",
+        "address": pod.address,
+        "healthy": healthy and not pod.leaving,
+        "phase": "waiting" if phase == "starting" and pod.restarts else phase,
+        "start_ms": None if pod.start_ms is None else round(pod.start_ms, 1),
+        "pid": None,
+        "restarts": pod.restarts,
+        "problem": problem,
+    }
