@@ -13,10 +13,15 @@ NETWORK = IPv4Network("10.44.0.0/16")
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [("outbound.nft", []), ("outbound-guarded.nft", ["eth0", "wlan0"])]
+    ("name", "changed", "reach"),
+    [
+        ("outbound.nft", [], ()),
+        ("outbound-guarded.nft", ["eth0", "wlan0"], ()),
+        ("outbound-reach.nft", [], ("10.253.0.12", "10.253.0.11")),
+    ],
 )
-def test_as_expected_and_accepted(name: str, changed: list[str]):
-    text = outbound.ruleset("bazaar_fosdem", NETWORK, "bz0123456789abc", changed)
+def test_as_expected_and_accepted(name: str, changed: list[str], reach: tuple[str, ...]):
+    text = outbound.ruleset("bazaar_fosdem", NETWORK, "bz0123456789abc", changed, reach)
     golden.check(name, text, "host")
     needs("nft")
     own = f"t{os.getpid()}-nft"

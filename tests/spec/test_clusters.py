@@ -174,8 +174,8 @@ def test_what_a_service_cannot_be_on_a_cluster_is_told_at_its_line():
         "f:1:9": "'kube-x' is a namespace that Kubernetes has for itself",
         "f:8:13": "'own' needs gVisor, and a has `gvisor: false`",
         "f:9:5": "services.web.pids: a cluster has one limit for all its pods",
-        "f:10:30": "'/srv' is a directory of this machine",
-        "f:11:3": "a Service's name begins with a letter",
+        "f:10:29": "'/srv' is a directory of this machine",
+        "f:11:9": "a Service's name begins with a letter",
     }
     lines = str(caught.value).splitlines()
     for line, (place, words) in zip(lines, places.items(), strict=False):
