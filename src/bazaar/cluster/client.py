@@ -70,6 +70,12 @@ class Client:
         status, answer = self._ask("PATCH", _with(path, query), words, _APPLY)
         return self._checked("PATCH", path, status, answer)
 
+    def merge(self, path: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        """Change some of an object, or of what is below it: its ``/status``."""
+        words = json.dumps(patch).encode()
+        status, answer = self._ask("PATCH", path, words, "application/merge-patch+json")
+        return self._checked("PATCH", path, status, answer)
+
     def delete(self, path: str) -> bool:
         """Delete an object, and in time what it owns; whether it was there."""
         words = json.dumps({"propagationPolicy": "Background"}).encode()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from bazaar.cluster.client import Access, Client, listing, place
-from bazaar.cluster.objects import LABEL, OWNER
+from bazaar.cluster.objects import LABEL, OWNER, made
 from bazaar.cluster.workloads import (
     BAZAAR,
     CLAIM,
@@ -59,6 +59,7 @@ class Seen:
     access: Access
     hosts: Sequence[str]  # the addresses of all machines that run pods
     ports: Mapping[str, int]  # of each of them, by the service that it leads to
+    edges: Sequence[str] = ()  # the addresses of those that the world is let in by
 
 
 @record
@@ -104,7 +105,7 @@ def prepare(client: Client, bazaar: str, user: str) -> None:
 
 
 def bring(
-    client: Client, workload: Workload, made: Made, found: Found, progress: Progress
+    client: Client, workload: Workload, settling: Made, found: Found, progress: Progress
 ) -> str | None:
     """Make a service as it is wanted, of what is there; None, or why it is not healthy.
 
@@ -115,7 +116,7 @@ def bring(
         if one["metadata"]["name"] not in found.volumes:
             client.apply(place(one), one)
     for one in wanted:
-        client.apply(place(one), settled(one, made))
+        client.apply(place(one), settled(one, settling))
     # Only now: what was part of it before may be in use until then.
     for path in found.digests.get(workload.name, {}).keys() - {place(one) for one in wanted}:
         client.delete(path)
@@ -173,6 +174,35 @@ def ports(client: Client, bazaar: str) -> dict[str, int]:
         one["metadata"]["labels"][SERVICE]: int(one["spec"]["ports"][0]["nodePort"])
         for one in listed.get("items", [])
     }
+
+
+def edges(client: Client, bazaar: str) -> dict[str, str]:
+    """The machines that are edges of a bazaar, each with the digest of what it is."""
+    found = client.get(place(_edges(bazaar, {}))) or {}
+    return dict(found.get("data") or {})
+
+
+def note_edges(
+    client: Client, bazaar: str, digests: Mapping[str, str], addresses: Sequence[str]
+) -> None:
+    """Keep which machines are edges, and tell the Services that these let the world in."""
+    wanted = _edges(bazaar, digests)
+    client.apply(place(wanted), wanted)
+    ingress = [{"ip": address} for address in addresses]
+    selector = f"{LABEL}={OWNER},{BAZAAR}={bazaar}"
+    listed = client.get(listing("v1", "Service", bazaar), labelSelector=selector) or {}
+    for one in listed.get("items", []):
+        told = one.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+        if one["spec"]["type"] == "LoadBalancer" and [each["ip"] for each in told] != addresses:
+            path = f"{listing('v1', 'Service', bazaar)}/{one['metadata']['name']}/status"
+            client.merge(path, {"status": {"loadBalancer": {"ingress": ingress}}})
+
+
+def _edges(bazaar: str, digests: Mapping[str, str]) -> dict[str, Any]:
+    body = {"data": dict(digests)}
+    return made(
+        "v1", "ConfigMap", "bazaar-edges", namespace=bazaar, labels={BAZAAR: bazaar}, body=body
+    )
 
 
 def pods(client: Client, bazaar: str, service: str = "") -> list[Pod]:

@@ -33,6 +33,11 @@ done
 rm -rf /run/containerd/$state /var/lib/containerd/$state /run/containerd/runsc
 find /sys/fs/cgroup -maxdepth 4 -depth -type d -path '*/kubepods*' -exec rmdir {} +
 
+for unit in $(systemctl list-units --all --plain --no-legend 'bazaar-edge@*' 'bazaar-names@*' | cut -d ' ' -f 1); do
+  systemctl disable -q --now "$unit"
+done
+rm -rf /etc/bazaar-edge /etc/systemd/system/bazaar-edge@.service /etc/systemd/system/bazaar-names@.service
+
 for name in cni0 bazaar-vxlan bazaar-wg; do ip link del $name; done
 ip -4 route show proto 98 | while read -r range rest; do ip route del "$range" proto 98; done
 ip -6 route show proto 98 | while read -r range rest; do ip -6 route del "$range" proto 98; done

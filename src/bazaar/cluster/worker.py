@@ -278,6 +278,8 @@ def _dns(context: Context) -> Iterator[File]:
     yield kubeconfig(context, "coredns", "system:coredns", path)
     forward = "  forward . /etc/resolv.conf\n" if context.facts.value("name_servers") else ""
     corefile = (
+        # The zones that an edge serves to the world.
+        "import /etc/bazaar-edge/*/zone.conf\n"
         ".:53 {\n"
         f"  bind {context.node.ip}\n"
         "  errors\n"

@@ -30,6 +30,7 @@ KINDS = (
 )
 CLAIM = ("v1", "PersistentVolumeClaim")
 # A pod that is to go serves on while balancers hear of it, then has as long as docker gives it.
+CLASS = "bazaar.local/edges"  # of load balancers
 LINGER, GRACE = 5, 10  # seconds
 _SIZE = "1Gi"  # asked for a volume: descriptions say none
 
@@ -64,6 +65,7 @@ class Workload:
     working_directory: str = ""
     user: str = ""  # as the description names who it runs as
     alone: bool = False  # two of it must not run at the same time
+    published: bool = False  # at the edges
 
 
 @record
@@ -298,12 +300,14 @@ def _mounts(workload: Workload) -> list[dict[str, Any]]:
 
 def _service(workload: Workload, port: int) -> dict[str, Any]:
     """A port of every machine that leads to the pods on it alone: balancers see who has some."""
-    spec = {
+    spec: dict[str, Any] = {
         "type": "NodePort",
         "externalTrafficPolicy": "Local",
         "selector": _labels(workload),
         "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}],
     }
+    if workload.published:
+        spec |= {"type": "LoadBalancer", "loadBalancerClass": CLASS}
     return _made(workload, "v1", "Service", {"spec": spec})
 
 

@@ -14,6 +14,8 @@ def to_mapping(bazaar: Bazaar) -> dict[str, Any]:
     found: dict[str, Any] = {"bazaar": bazaar.name}
     if bazaar.subnet:
         found["subnet"] = bazaar.subnet
+    if bazaar.domain:
+        found["domain"] = bazaar.domain
     for kind in ("sites", "services", "probes"):
         parts: Any = getattr(bazaar, kind)
         if parts:

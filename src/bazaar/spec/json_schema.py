@@ -26,13 +26,14 @@ def schema() -> dict[str, Any]:
     probe = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Probe"}]}
     site = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Site"}]}
     fields = TypeAdapter(Bazaar).json_schema()["properties"]
+    plain = _tidy({"properties": {name: fields[name] for name in ("subnet", "domain")}})
     return {
         "$schema": DIALECT,
         "title": "A bazaar of open source technology",
         "type": "object",
         "properties": {
             "bazaar": _described("The bazaar's name.", {"type": "string", "pattern": values.LABEL}),
-            "subnet": _tidy({"properties": {"subnet": fields["subnet"]}})["properties"]["subnet"],
+            **plain["properties"],
             "sites": _by_name("Where services run, by name; one local site by default.", site),
             "services": _by_name("What runs, by name.", {"$ref": "#/$defs/Service"}),
             "probes": _by_name("Trace programs that stay attached, by name.", probe),

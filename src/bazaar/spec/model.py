@@ -304,3 +304,8 @@ class Bazaar:
     shield: Annotated[
         Shield | None, Field(description="Guards the front door; without it nothing does.")
     ] = None
+    domain: Annotated[
+        str | None,
+        cluster_fields.DOMAIN,
+        Field(description="The zone of names that the edges of clusters serve, `web.DOMAIN`."),
+    ] = None

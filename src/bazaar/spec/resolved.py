@@ -123,6 +123,7 @@ class ResolvedBazaar:
     services: tuple[ResolvedService, ...] = ()
     probes: tuple[ResolvedProbe, ...] = ()
     shield: ResolvedShield | None = None
+    domain: str | None = None  # the zone that edges serve
 
     @property
     def clusters(self) -> dict[str, str]:

@@ -43,6 +43,7 @@ def resolve(bazaar: Bazaar) -> ResolvedBazaar:
         services=tuple(_service(service, names) for service in checked.services),
         probes=tuple(ResolvedProbe(probe.name, rules.program(probe)) for probe in checked.probes),
         shield=_shield(checked.shield) if checked.shield else None,
+        domain=checked.domain,
     )
 
 

@@ -17,13 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from bazaar.errors import SpecError
 from bazaar.model.problem import Problem
-from bazaar.spec import cluster_rules, rules, values
+from bazaar.spec import cluster_rules, cluster_values, rules, values
 from bazaar.spec.cluster import Cluster, Machine, Proxy
 from bazaar.spec.model import Bazaar, Health, Probe, Restart, Service, Shield, Site
 from bazaar.spec.text import Path, Place, dotted
 
 HINT = "docs/reference/spec.md lists every key; `bazaar schema` is for editors"
-KEYS = ("bazaar", "subnet", "sites", "services", "probes", "shield")
+KEYS = ("bazaar", "subnet", "domain", "sites", "services", "probes", "shield")
 PARTS: dict[str, type[Any]] = {"sites": Site, "services": Service, "probes": Probe}
 
 
@@ -88,6 +88,7 @@ def build(
         findings.add((), "there is no 'bazaar: NAME', the name of the whole")
     name = _value(values.label, "bazaar", given, findings) or ""
     subnet = _value(values.bazaar_subnet, "subnet", given, findings)
+    domain = _value(cluster_values.domain, "domain", given, findings)
     sites = _parts("sites", given.get("sites"), findings)
     if not given.get("sites"):
         sites = {"local": Site("local")}
@@ -103,6 +104,7 @@ def build(
         tuple(_absolute(service, folder) for service in services.values() if service),
         tuple(_absolute(probe, folder) for probe in found_probes.values() if probe),
         shield,
+        domain,
     )
     rules.check(bazaar, frozenset(sites), frozenset(findings.partial), findings.add)
     cluster_rules.check(bazaar, frozenset(findings.partial), findings.add)
@@ -298,6 +300,7 @@ def _below(folder: FilePath, path: str) -> str:
 def _plain(bazaar: Bazaar, findings: Findings) -> dict[str, Any]:
     """The values of a Bazaar made in Python, as a YAML file would give them."""
     raw: dict[str, Any] = {"bazaar": bazaar.name, "subnet": bazaar.subnet}
+    raw["domain"] = bazaar.domain
     for kind, part in PARTS.items():
         found: dict[str, Any] = {}
         given: Any = getattr(bazaar, kind)

@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bazaar.cluster import deployed, pki, store, workloads
-from bazaar.cluster.client import Access, Client
+from bazaar.cluster.client import Client
 from bazaar.cluster.deployed import Seen
 from bazaar.cluster.workloads import Workload
 from bazaar.errors import BazaarError, EngineError, MissingError
 from bazaar.model.change import Change
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
-from bazaar.up import cluster_images, cluster_request, cluster_sites, clusters
+from bazaar.up import (
+    cluster_access,
+    cluster_images,
+    cluster_request,
+    cluster_sites,
+    clusters,
+    edges,
+)
+from bazaar.up.cluster_access import client
 from bazaar.up.cluster_request import Request
 
 if TYPE_CHECKING:
@@ -26,22 +34,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Secrets = Mapping[str, Mapping[str, str]]
-
-
-def client(cluster: str) -> Client:
-    """Who administers a cluster, as a client of its API. Raises MissingError, ClusterError."""
-    known = cluster_request.known(cluster)
-    keys = store.keys(known, store=True)
-    return Client(_access(cluster, keys, keys["pairs"]["/admin"]))
-
-
-def _access(cluster: str, keys: Mapping[str, Any], pair: Mapping[str, Any]) -> Access:
-    known = cluster_request.known(cluster)
-    hosts = [known.endpoint] if known.endpoint else []
-    hosts += [node.machine.address for node in known.control_planes]
-    servers = tuple(f"https://{host}:{known.api_port}" for host in dict.fromkeys(hosts))
-    authority = pki.trusted(keys["authorities"]["ca"])
-    return Access(cluster, servers, authority, pair["certificate"], pair["key"])
 
 
 def workload(bazaar: str, service: ResolvedService, secrets: Mapping[str, str]) -> Workload:
@@ -67,6 +59,7 @@ def workload(bazaar: str, service: ResolvedService, secrets: Mapping[str, str]) 
         limits=service.limits,
         working_directory=service.working_directory or "",
         user=service.user or "",
+        published=bool(service.publish),
         alone=service.stateful or any(not volume.read_only for volume in service.volumes),
     )
 
@@ -102,6 +95,7 @@ def plan(
     with ThreadPoolExecutor(max_workers=8) as pool:
         planned = pool.map(of_site, wanted.clusters)
         changes += [change for site in planned for change in site]
+    changes += edges.plan(wanted)
     for site, cluster in _left(wanted, applied).items():
         changes.append(Change("destroy", "site", site, f"its services leave {cluster}"))
     return changes
@@ -148,9 +142,7 @@ def apply(
     """
     # Of one that cannot be reached now, what is known of it stays.
     kept = cluster_sites.stored(wanted.name)
-    known: dict[str, Any] = {
-        site: cluster_sites.to_json(seen) for site, seen in kept.items() if site in wanted.clusters
-    }
+    known = {site: seen for site, seen in kept.items() if site in wanted.clusters}
     problems: list[str] = []
     made = clusters.apply_all(requests, progress)
     failed = {name: one for name, one in made.items() if isinstance(one, BazaarError)}
@@ -169,9 +161,13 @@ def apply(
             except BazaarError as error:
                 problems.append(f"{site}: {error}")
                 continue
-            known[site] = cluster_sites.to_json(seen)
+            known[site] = seen
             problems += [f"{name}: {why}" for name, why in unhealthy.items()]
-    return known, problems
+    try:
+        known = edges.apply(wanted, known, progress)
+    except BazaarError as error:
+        problems.append(f"edges: {error}")
+    return {site: cluster_sites.to_json(seen) for site, seen in known.items()}, problems
 
 
 def _apply(
@@ -210,7 +206,7 @@ def _seen(cluster: str, bazaar: str, there: Client, user: str) -> Seen:
     keys = store.keys(known, store=True)
     pair = pki.issued(pki.Request("supervisor", "ca", user), keys)
     hosts = tuple(node.ip for node in known.members)
-    return Seen(_access(cluster, keys, pair), hosts, deployed.ports(there, bazaar))
+    return Seen(cluster_access.access(cluster, pair), hosts, deployed.ports(there, bazaar))
 
 
 def _user(service: ResolvedService, image: Image) -> tuple[int, int] | None:
@@ -241,6 +237,7 @@ def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Prog
                 deployed.drop(there, found, name)
     for cluster in _left(wanted, applied).values():
         if cluster in store.names():
+            edges.remove(wanted.name, cluster, progress)
             deployed.remove(client(cluster), wanted.name, volumes=False, progress=progress)
 
 
@@ -249,6 +246,7 @@ def remove(bazaar: str, names: Sequence[str], *, volumes: bool, progress: Progre
     kept: list[str] = []
     for cluster in names:
         if cluster in store.names():
+            edges.remove(bazaar, cluster, progress)
             left = deployed.remove(client(cluster), bazaar, volumes=volumes, progress=progress)
             kept += [f"{cluster}/{name}" for name in sorted(left)]
     return kept

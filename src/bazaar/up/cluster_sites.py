@@ -33,13 +33,16 @@ def to_json(seen: Seen) -> dict[str, Any]:
         "access": access | {"servers": list(seen.access.servers)},
         "hosts": list(seen.hosts),
         "ports": dict(seen.ports),
+        "edges": list(seen.edges),
     }
 
 
 def from_json(value: Any) -> Seen:
     """Read back what `to_json` wrote. Raises StateError where it is something else."""
     try:
-        return Seen(Access(**value["access"]), tuple(value["hosts"]), dict(value["ports"]))
+        access = Access(**value["access"])
+        hosts, edges = tuple(value["hosts"]), tuple(value["edges"])
+        return Seen(access, hosts, dict(value["ports"]), edges)
     except (TypeError, KeyError, ValueError) as error:
         raise StateError(f"what is stored of a cluster is of no known form: {error!r}") from error
 
@@ -86,6 +89,17 @@ class ClusterSites:
     def hosts(self) -> list[str]:
         """The addresses of all clusters' machines."""
         return sorted({host for watch in self._watches.values() for host in watch.seen.hosts})
+
+    def published(self, service: ResolvedService) -> list[str]:
+        """Where the world is let in to a service: the edges of all its clusters."""
+        ports = [place.port for place in service.publish]
+        edges = [
+            edge
+            for watch in self._watches.values()
+            if service.name in watch.seen.ports
+            for edge in watch.seen.edges
+        ]
+        return [f"{edge}:{port}" for edge in edges for port in ports]
 
     def joined(self) -> set[str]:
         """The sites whose clusters answer."""

@@ -74,7 +74,10 @@ def _service(
         "address": address,
         "port": service.front_port,
         "url": url(service, address),
-        "published": [f"{publish.address}:{publish.port}" for publish in service.publish],
+        "published": [
+            *(f"{publish.address}:{publish.port}" for publish in service.publish),
+            *supervisor.clusters.published(service),
+        ],
         "engine": engine,
         "wanted": len(replicas.slots(service)),
         "healthy": sum(row["healthy"] for row in rows),

@@ -1,0 +1,137 @@
+"""The edges of a bazaar: which machines of its clusters they are, and what they balance over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bazaar.cluster import deployed, store
+from bazaar.cluster import edges as machines
+from bazaar.cluster.deployed import Seen
+from bazaar.cluster.edges import Edge, Names
+from bazaar.model.change import Change
+from bazaar.model.record import replace
+from bazaar.model.site import Backend, Front, Health, Publish
+from bazaar.site import configuration
+from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
+from bazaar.up import cluster_request
+from bazaar.up.cluster_access import client
+
+Progress = Callable[[str], None]
+Ports = Mapping[str, Mapping[str, int]]  # by site and service
+Files = dict[str, dict[str, str]]  # by machine and name
+
+
+def published(wanted: ResolvedBazaar) -> list[ResolvedService]:
+    """The services that edges let the world in to."""
+    return [
+        service
+        for service in wanted.services
+        if service.publish
+        and service.port is not None
+        and any(site in wanted.clusters for site in service.sites)
+    ]
+
+
+def files(wanted: ResolvedBazaar, ports: Ports) -> dict[str, Files]:
+    """What each edge is to hold, by site: of those whose services have ports by now."""
+    services = published(wanted)
+    if not services:
+        return {site: {} for site in ports}
+    first = services[0].publish[0].port
+    known = {site: cluster_request.known(wanted.clusters[site]) for site in ports}
+    edges = {site: machines.machines(cluster) for site, cluster in known.items()}
+    everywhere = [(node.ip, first) for site in edges for node in edges[site]]
+    names = Names(wanted.domain, [one.name for one in services]) if wanted.domain else None
+    certificates = {
+        service.name: Path(service.certificate).read_text()
+        for service in services
+        if service.certificate
+    }
+    found: dict[str, Files] = {}
+    for site, nodes in edges.items():
+        for node in nodes:
+            fronts = [_front(wanted, service, site, node.ip, ports) for service in services]
+            text = configuration.render(configuration.Settings(wanted.name), fronts)
+            edge = Edge(node.name, node.ip, text, certificates)
+            content = machines.files(wanted.name, edge, everywhere, names)
+            found.setdefault(site, {})[node.name] = content
+    return found
+
+
+def _front(
+    wanted: ResolvedBazaar, service: ResolvedService, site: str, address: str, ports: Ports
+) -> Front:
+    """A service at an edge of a site: over all machines that may have pods of it, its own first."""
+    backends: list[Backend] = []
+    for one in service.sites:
+        port = ports.get(one, {}).get(service.name)
+        if port is None:
+            continue
+        cluster = cluster_request.known(wanted.clusters[one])
+        backends += [
+            Backend(f"{service.name}/{one}/{node.name}", one, node.ip, port)
+            for node in cluster.workers or cluster.members
+        ]
+    # A machine without pods of it does not answer: without a check it would be asked all the same.
+    health = Health("tcp") if service.health.kind == "none" else service.health
+    first, *more = service.publish
+    return Front(
+        service=service.name,
+        address=address,
+        port=first.port,
+        mode=service.mode,
+        health=health,
+        backends=tuple(backends),
+        publish=tuple(Publish(address, place.port) for place in more),
+        certificate=Path(f"certificates/{service.name}.pem") if service.certificate else None,
+        certificate_digest=service.certificate_digest,
+        nearest=site,
+    )
+
+
+def plan(wanted: ResolvedBazaar) -> list[Change]:
+    """Which machines become edges, change as such, or are none any more."""
+    there = {site: name for site, name in wanted.clusters.items() if name in store.names()}
+    changes = [
+        Change("create", "edge", site, f"of up to {machines.COUNT} of its machines")
+        for site in wanted.clusters
+        if site not in there and published(wanted)
+    ]
+    ports = {site: deployed.ports(client(name), wanted.name) for site, name in there.items()}
+    for site, content in files(wanted, ports).items():
+        known = deployed.edges(client(there[site]), wanted.name)
+        for node, each in content.items():
+            before = known.pop(node, None)
+            if before != machines.digest(each):
+                action = "create" if before is None else "update"
+                changes.append(Change(action, "edge", f"{site}/{node}"))
+        changes += [Change("destroy", "edge", f"{site}/{node}") for node in known]
+    return changes
+
+
+def apply(wanted: ResolvedBazaar, seen: Mapping[str, Seen], progress: Progress) -> dict[str, Seen]:
+    """Make edges as they are to be; what is known of the clusters, with their edges' addresses."""
+    found: dict[str, Seen] = {}
+    for site, content in files(wanted, {site: one.ports for site, one in seen.items()}).items():
+        cluster = cluster_request.known(wanted.clusters[site])
+        there = client(cluster.name)
+        known = deployed.edges(there, wanted.name)
+        digests = {node: machines.digest(each) for node, each in content.items()}
+        changed = {node: content[node] for node in content if known.get(node) != digests[node]}
+        if changed:
+            machines.install(cluster, wanted.name, changed, progress)
+        if gone := [node for node in known if node not in content]:
+            machines.remove(cluster, wanted.name, gone, progress)
+        addresses = [node.ip for node in cluster.members if node.name in content]
+        if known or content:
+            deployed.note_edges(there, wanted.name, digests, addresses)
+        found[site] = replace(seen[site], edges=tuple(addresses))
+    return found
+
+
+def remove(bazaar: str, cluster: str, progress: Progress) -> None:
+    """Let no machine of a cluster be an edge of a bazaar any more."""
+    known = cluster_request.known(cluster)
+    if there := deployed.edges(client(cluster), bazaar):
+        machines.remove(known, bazaar, list(there), progress)
