@@ -99,7 +99,7 @@ def test_yaml_in_the_pages_is_a_description(page: str, text: str, tmp_path):
     (tmp_path / "sends.bt").write_text("BEGIN { exit(); }\n")
     path = tmp_path / "shown.yaml"
     path.write_text(text)
-    loaded = spec.load(str(path), clusters=True)
+    loaded = spec.load(str(path))
     if not any(site.cluster for site in loaded.sites):  # those are `bazaar cluster apply`'s
         spec.resolve(loaded)
 

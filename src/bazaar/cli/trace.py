@@ -46,6 +46,16 @@ from bazaar.errors import BazaarError, UsageError
     metavar="PATTERN",
     help="List tracepoints, as in 'tracepoint:sched:*'.",
 )
+@click.option("--site", help="On a bazaar's site that is a cluster: on the machines of its pods.")
+@click.option(
+    "--pod",
+    "pods",
+    multiple=True,
+    metavar="NAME",
+    help="With --site, only this pod's events, or those of a service's; can be repeated.",
+)
+@click.option("--bazaar", help="Whose site, where several bazaars are up.")
+@click.option("--wire", is_flag=True, hidden=True)
 @output_option
 def command(
     words: tuple[str, ...],
@@ -55,6 +65,10 @@ def command(
     containers: tuple[str, ...],
     duration: float | None,
     search: str | None,
+    site: str | None,
+    pods: tuple[str, ...],
+    bazaar: str | None,
+    wire: bool,
     output: str,
 ) -> int:
     """Run a trace program of the bpftrace language.
@@ -77,18 +91,26 @@ def command(
             raise click.UsageError("a program is missing: a FILE, or -e 'PROGRAM'")
         file, parameters = words[0], words[1:]
         text = _read(file)
-    return run(
-        Settings(
-            text,
-            file,
-            parameters,
-            command_line,
-            pid or 0,
-            duration,
-            output == "json",
-            containers,
-        )
+    settings = Settings(
+        text,
+        file,
+        parameters,
+        command_line,
+        pid or 0,
+        duration,
+        output == "json",
+        containers,
+        wire,
     )
+    if site is None:
+        if pods or bazaar:
+            raise click.UsageError("--pod and --bazaar go with --site")
+        return run(settings)
+    from bazaar.cli.cluster_tracing import run as run_there
+
+    if command_line is not None or pid or containers:
+        raise click.UsageError("--command, --pid and --container are of this machine alone")
+    return run_there(settings, site, pods, bazaar)
 
 
 def _read(name: str) -> str:

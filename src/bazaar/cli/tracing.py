@@ -30,6 +30,7 @@ class Settings:
     duration: float | None = None
     json: bool = False
     containers: Sequence[str] = ()
+    wire: bool = False  # for a Bazaar elsewhere, which ends it by closing its input
 
 
 def fast_settings(arguments: Sequence[str]) -> Settings | None:
@@ -66,7 +67,7 @@ def run(settings: Settings) -> int:
     """Compile, attach, print until it ends, and print the maps; the exit code."""
     from bazaar import trace
 
-    if settings.containers:
+    if settings.containers and not settings.wire:
         _say_what_is_seen(settings.containers)
     with _stop_signals() as signals, _child(settings.command) as child:
         compiled = trace.compile(
@@ -78,8 +79,8 @@ def run(settings: Settings) -> int:
             containers=settings.containers,
         )
         with trace.attach(compiled) as session:
-            _say_attached(compiled.probes, json=settings.json)
-            printer = _Printer(session, json=settings.json)
+            printer = _Wire(session) if settings.wire else _Printer(session, json=settings.json)
+            printer.attached(compiled.probes)
             if child:
                 child.start()
             _follow(session, printer, settings, signals, child)
@@ -104,13 +105,6 @@ def _say_what_is_seen(asked: Sequence[str]) -> None:
         )
 
 
-def _say_attached(count: int, *, json: bool) -> None:
-    if json:
-        print(f'{{"type": "attached_probes", "data": {{"probes": {count}}}}}', flush=True)
-    else:
-        print(f"Attaching {count} probe{'s' if count != 1 else ''}...", file=sys.stderr)
-
-
 def _follow(
     session: Session, printer: _Printer, settings: Settings, signals: int, child: _Child | None
 ) -> None:
@@ -122,6 +116,8 @@ def _follow(
         waiting.register(session.fileno(), select.POLLIN)
     if child:
         waiting.register(child.pidfd, select.POLLIN)
+    if settings.wire:
+        waiting.register(0, select.POLLIN)
     printer.print(session.poll())
     while not session.finished:
         left = 1.0 if end is None else min(1.0, end - time.monotonic())
@@ -130,7 +126,7 @@ def _follow(
         # Once a second in any case: losses are told, and containers asked for while they live.
         ready = {descriptor for descriptor, _ in waiting.poll(int(left * 1000) + 1)}
         printer.print(session.poll())
-        if signals in ready or (child and child.pidfd in ready):
+        if ready & {signals, 0} or (child and child.pidfd in ready):
             return
 
 
@@ -139,6 +135,12 @@ class _Printer:
         self.session = session
         self.json = json
         self.told = 0
+
+    def attached(self, count: int) -> None:
+        if self.json:
+            print(f'{{"type": "attached_probes", "data": {{"probes": {count}}}}}', flush=True)
+        else:
+            print(f"Attaching {count} probe{'s' if count != 1 else ''}...", file=sys.stderr)
 
     def print(self, outputs: Sequence[Output]) -> None:
         from bazaar.trace import show
@@ -169,6 +171,37 @@ class _Printer:
                 print(f'{{"type": "map_full", "data": {{"{name}": {count}}}}}', flush=True)
             else:
                 print(f"{name} was full: {count} values were not kept", file=sys.stderr)
+
+
+class _Wire(_Printer):
+    """Says all in lines of JSON, for `up.cluster_trace` to put together."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, json=True)
+
+    def attached(self, count: int) -> None:
+        self._say(attached=count)
+
+    def print(self, outputs: Sequence[Output]) -> None:
+        from bazaar.trace import show
+
+        for one in outputs:
+            self._say(text=show.outputs_text([one]), json=show.outputs_json([one]))
+        lost = self.session.losses.events
+        if lost > self.told:
+            self._say(lost=lost - self.told)
+            self.told = lost
+
+    def end(self) -> None:
+        from bazaar.trace import wire
+
+        maps = [wire.to_plain(item) for item in self.session.maps()]
+        self._say(maps=maps, full=self.session.losses.keys)
+
+    def _say(self, **what: object) -> None:
+        import json
+
+        print(json.dumps(what), flush=True)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from bazaar.model.record import record
 
 Progress = Callable[[str], None]
 PATIENCE = 60.0  # seconds a pod has besides its service's own start period
+_REVISION = "deployment.kubernetes.io/revision"
 _HOPELESS = 2  # restarts: the cluster's pauses between them are 10 s, 20 s, 40 s …
 _NEVER = ("Image", "StartError", "ConfigError")  # in reasons that no waiting mends
 _LAST = 3  # lines of a log that explain a failure
@@ -134,22 +135,39 @@ def _settled(client: Client, workload: Workload, progress: Progress) -> str | No
         whole = [*counts, status.get("replicas", 0)] == [workload.replicas] * 3
         if seen and whole:
             return None
-        if seen and (why := _failure(client, workload, hopeless=True)):
+        hopeless = time.monotonic() <= deadline
+        if seen and (why := _failure(client, workload, now, hopeless=hopeless)):
             return why
-        if time.monotonic() > deadline:
-            return _failure(client, workload, hopeless=False) or "not healthy in time"
+        if not hopeless:
+            return "not healthy in time"
         progress(f"{client.cluster}: waiting for {workload.name}")
         time.sleep(0.2)
 
 
-def _failure(client: Client, workload: Workload, *, hopeless: bool) -> str:
-    """Why pods of a service are not ready; ``hopeless``: only what waiting does not mend."""
+def _failure(
+    client: Client, workload: Workload, deployment: Mapping[str, Any], *, hopeless: bool
+) -> str:
+    """Why new pods of a service are not ready; ``hopeless``: only what waiting does not mend."""
+    newest = _newest(client, workload, deployment)
     for pod in pods(client, workload.bazaar, workload.name):
+        if not newest or not pod.name.startswith(f"{newest}-"):
+            continue  # of an earlier version, which may have failed
         lost = pod.restarts >= _HOPELESS or any(word in pod.problem for word in _NEVER)
         if pod.problem and not pod.ready and (lost or not hopeless):
             return f"{pod.name} on {pod.node or 'no machine'}: {pod.problem}" + _words(
                 client, workload.bazaar, pod.name
             )
+    return ""
+
+
+def _newest(client: Client, workload: Workload, deployment: Mapping[str, Any]) -> str:
+    """The ReplicaSet of a Deployment's present version; "" while it is not there."""
+    revision = deployment["metadata"].get("annotations", {}).get(_REVISION)
+    selector = f"{BAZAAR}={workload.bazaar},{SERVICE}={workload.name}"
+    path = listing("apps/v1", "ReplicaSet", workload.bazaar)
+    for one in (client.get(path, labelSelector=selector) or {}).get("items", []):
+        if one["metadata"].get("annotations", {}).get(_REVISION) == revision:
+            return str(one["metadata"]["name"])
     return ""
 
 

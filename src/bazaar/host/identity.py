@@ -21,6 +21,7 @@ from bazaar.host import paths
 HOST = "host"
 GONE = "cgroup (gone)"  # all cgroups that were removed before they had been looked at
 _HEXADECIMAL = r"[0-9a-f]{64}"
+_CRI = "io.kubernetes.cri"
 _PATTERNS = (
     # directory's name → runtime, where group 1 is the container's id
     (re.compile(rf"docker-({_HEXADECIMAL})\.scope"), "docker"),
@@ -31,6 +32,8 @@ _PATTERNS = (
     (re.compile(r"systemd-nspawn@(.+)\.service"), "nspawn"),
     (re.compile(rf"({_HEXADECIMAL})"), ""),  # cgroupfs driver: the directory above tells
 )
+# Where containerd keeps the OCI bundles of Kubernetes' containers.
+_PODS = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
 _DEEPEST = 12
 _MOST = 100_000  # directories looked at; a machine with more shows ids
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: a file handle that is a kernfs node's id
@@ -116,7 +119,7 @@ class Names:
             return  # gone meanwhile
         for folder in folders:
             inside = f"{path}/{folder}"
-            own = self._own(path, folder) or container_of(inside)
+            own = self._own(path, folder) or pod_of(folder) or container_of(inside)
             # Directories inside a container's belong to it.
             self._walk(inside, own or name, depth + 1)
 
@@ -156,6 +159,26 @@ def own_name(identifier: str) -> str:
     shown = name if isinstance(name, str) and name else identifier
     shared = not isinstance(engine, str) or engine in ("", "shared", "runc", "crun")
     return shown if shared else f"{shown} ({engine})"
+
+
+def pod_of(folder: str) -> str | None:
+    """The pod that a container's cgroup belongs to, as NAMESPACE/POD; None where it is of none.
+
+    ``(gvisor)`` behind it says that what is seen are its engine's threads.
+    """
+    found = re.search(_HEXADECIMAL, folder)
+    if found is None:
+        return None
+    import json
+
+    bundle = _PODS / found[0]
+    try:
+        notes: dict[str, object] = json.loads((bundle / "config.json").read_bytes())["annotations"]
+        pod = f"{notes[f'{_CRI}.sandbox-namespace']}/{notes[f'{_CRI}.sandbox-name']}"
+        runtime = (bundle / "runtime").read_text()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return f"{pod} (gvisor)" if "runsc" in runtime else pod
 
 
 def container_of(path: str) -> str | None:

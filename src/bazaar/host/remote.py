@@ -101,6 +101,34 @@ class Connection:
             raise self._failure(result, what)
         return result
 
+    async def stream(
+        self, command: str, stop: asyncio.Event, *, root: bool = False, what: str = "the command"
+    ) -> AsyncGenerator[bytes]:
+        """The lines that a command says, as it says them; its input ends once ``stop`` is set.
+
+        Raises ScriptError where it ends with anything but 0.
+        """
+        began = time.monotonic()
+        try:
+            async with self._sessions:
+                process = await self._session(self._by(command, root))
+                with contextlib.closing(process):
+                    ending = asyncio.create_task(_end_with(stop, process.stdin))
+                    errors = asyncio.create_task(self._read(process.stderr, what))
+                    try:
+                        while line := await process.stdout.readline():
+                            yield line
+                        said = await errors
+                        await process.wait_closed()
+                    finally:
+                        ending.cancel()
+                        errors.cancel()
+        except (asyncssh.Error, OSError) as error:
+            raise self._lost(what, str(error)) from error
+        if process.returncode:
+            text, seconds = said.decode(errors="replace"), time.monotonic() - began
+            raise self._failure(Result(process.returncode, "", text, seconds), what)
+
     async def send(
         self, source: Path, target: str, *, root: bool = False, timeout: float = 600.0
     ) -> int:
@@ -382,6 +410,11 @@ def _unreachable(machine: Machine, timeout: float, error: Exception) -> Unreacha
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+async def _end_with(stop: asyncio.Event, stdin: asyncssh.SSHWriter[bytes]) -> None:
+    await stop.wait()
+    stdin.write_eof()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

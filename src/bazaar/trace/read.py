@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from bazaar.model.record import record
@@ -88,10 +88,13 @@ def read(layout: MapLayout, source: Map, resolve: Resolve) -> MapValue:
             entries.append(
                 Entry(decode_key(layout, key, resolve), decode(layout.value, raw, resolve))
             )
-    entries.sort(key=_key_order)
-    entries.sort(key=_order)
     kind = layout.value.name if isinstance(layout.value, Aggregate) else _kind(layout.value)
-    return MapValue(layout.name, kind, bool(layout.keys), tuple(entries))
+    return MapValue(layout.name, kind, bool(layout.keys), ordered(entries))
+
+
+def ordered(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Entries as they are shown: by value, smallest first, then by key."""
+    return tuple(sorted(sorted(entries, key=_key_order), key=_order))
 
 
 def _kind(kind: Stored) -> str:

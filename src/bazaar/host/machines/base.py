@@ -22,7 +22,7 @@ FORMAT = "1"  # raised when roots are made differently, so that old ones are not
 SUITE = "bookworm"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "curl"),
-    *("iproute2", "iputils-ping", "procps", "kmod", "less"),
+    *("iproute2", "iputils-ping", "procps", "kmod", "less", "python3"),
     # What kubelet and kube-proxy call.
     *("nftables", "iptables", "conntrack", "ethtool", "socat"),
 )
