@@ -9,7 +9,7 @@ import yaml
 
 from bazaar.cluster import workloads
 from bazaar.cluster.client import listing, place
-from bazaar.cluster.deployed import Found, as_wanted, identities
+from bazaar.cluster.deployed import digests
 from bazaar.cluster.workloads import Claim, Made, Workload
 from bazaar.model.container import Limits
 from bazaar.model.record import replace
@@ -63,18 +63,18 @@ def test_a_service_with_everything_and_one_with_nothing():
     ],
 )
 def test_what_changes_a_service_is_seen(change: dict[str, Any]):
-    found = Found({"store": identities(FULL)}, frozenset({"data"}))
-    assert as_wanted(FULL, found)
-    assert not as_wanted(replace(FULL, **change), found)
+    assert digests(by_path(FULL)) != digests(by_path(replace(FULL, **change)))
 
 
-def test_what_is_gone_is_seen_and_what_is_settled_later_changes_nothing():
-    there = identities(FULL)
-    for path in there:
-        rest = {key: value for key, value in there.items() if key != path}
-        assert not as_wanted(FULL, Found({"store": rest}, frozenset()))
-    made = [workloads.settled(one, Made("x:1", (1, 2))) for one in workloads.objects(FULL)]
-    assert {place(one): one["metadata"]["annotations"][workloads.DIGEST] for one in made} == there
+def by_path(workload: Workload) -> dict[str, Any]:
+    return {place(one): one for one in workloads.objects(workload)}
+
+
+def test_what_is_settled_later_changes_nothing():
+    made = {
+        path: workloads.settled(one, Made("x:1", (1, 2))) for path, one in by_path(FULL).items()
+    }
+    assert digests(made) == digests(by_path(FULL))
 
 
 def test_a_secrets_value_stands_in_its_secret_alone():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 
 import pytest
 
 from bazaar.cluster import vault
 from tests.e2e.conftest import SERVER, Polling, get
+from tests.e2e.test_front import free_port
 from tests.host.conftest import need_machines
+from tests.site.test_names import NO_SUCH_NAME, A, question
 
 pytestmark = [pytest.mark.xdist_group("e2e-clusters"), pytest.mark.timeout(1200)]
 TEXT = """
+domain: clusters.example
 sites:
   here: {}
   paris: {machines: 1, cluster: {}}
@@ -25,6 +29,7 @@ services:
     port: 8000
     mode: http
     replicas: 2
+    publish: PORT
     environment: {VERSION: "1"}
   store:
     image: deb://bookworm?packages=python3
@@ -42,8 +47,11 @@ services:
 """
 
 
+PORT = free_port()
+
+
 def text(**changes: str) -> str:
-    whole = TEXT
+    whole = TEXT.replace("PORT", str(PORT))
     for old, new in changes.items():
         assert old in whole
         whole = whole.replace(old, new)
@@ -68,6 +76,14 @@ def bazaar(instance):
 
 def url(bazaar, service="web"):
     return bazaar.service(service)["url"]
+
+
+def asked(server, name):
+    """A name server's whole answer (RFC 1035, 4.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(3)
+        client.sendto(question(name, A), (server, 53))
+        return client.recv(512)
 
 
 def on_cluster(bazaar, *words):
@@ -106,18 +122,50 @@ def test_logs_and_commands_reach_pods(bazaar):
     assert (inside.stdout, inside.returncode) == ("nobody\n", 7)
 
 
+def test_its_edge_lets_the_world_in_and_serves_its_name(bazaar):
+    edge, port = bazaar.service("web")["published"][-1].split(":")
+    assert int(port) == PORT and not edge.startswith("127.")
+    pods = {row["container"] for row in bazaar.service("web")["replicas"] if row["node"]}
+    assert get(f"http://{edge}:{port}/").split()[0] in pods
+    known, unknown = (asked(edge, f"{name}.clusters.example") for name in ("web", "other"))
+    assert known[3] & 15 == 0 and socket.inet_aton(edge) in known
+    assert unknown[3] & 15 == NO_SUCH_NAME
+    service = on_cluster(bazaar, "-n", bazaar.name, "get", "service", "web", "-o", "json")
+    assert json.loads(service)["status"]["loadBalancer"]["ingress"][0]["ip"] == edge
+
+
+def test_a_program_traces_a_pod_where_it_is(bazaar):
+    program = "tracepoint:syscalls:sys_enter_sendto { @[container] = count(); }"
+    words = ("trace", "--site", "paris", "--pod", "store", "--bazaar", bazaar.name, "-d", "4")
+    tracing = bazaar.start(*words, "-e", program)
+    while tracing.poll() is None:
+        get(url(bazaar, "store"))
+        time.sleep(0.1)
+    (row,) = bazaar.service("store")["replicas"]
+    said, complaints = tracing.communicate()
+    assert tracing.returncode == 0, complaints
+    assert re.search(rf"^@\[{bazaar.name}/{row['container']}\]: [0-9]+$", said, re.MULTILINE)
+    missed = bazaar.run(*words[:4], "nobody", *words[5:], "-e", program, check=False)
+    assert missed.returncode == 2 and row["container"] in missed.stderr
+
+
 def test_its_secret_is_in_its_secret_alone(bazaar):
     objects = on_cluster(bazaar, "-n", bazaar.name, "get", "all,cm,netpol,pvc", "-o", "json")
     assert "hunter2" not in objects and "aHVudGVyMg==" not in objects
     assert json.loads(objects)["items"]
 
 
-def test_what_is_deleted_behind_its_back_comes_back(bazaar):
+def test_what_others_did_behind_its_back_is_seen_and_set_right(bazaar):
     on_cluster(bazaar, "-n", bazaar.name, "delete", "networkpolicy", "web")
+    on_cluster(bazaar, "-n", bazaar.name, "scale", "deployment", "store", "--replicas=0")
     plan = json.loads(bazaar.run("plan", str(bazaar.file), "-o", "json").stdout)
-    assert [(one["action"], one["name"]) for one in plan["changes"]] == [("update", "web/paris")]
+    assert [(one["action"], one["name"], one["why"]) for one in plan["changes"]] == [
+        ("update", "web/paris", "NetworkPolicy not there"),
+        ("update", "store/paris", "Deployment changed by others"),
+    ]
     assert bazaar.up()["changed"]
     assert "web" in on_cluster(bazaar, "-n", bazaar.name, "get", "networkpolicy", "-o", "name")
+    assert bazaar.service("store")["healthy"] == 1
 
 
 def test_a_change_reaches_both_without_a_failed_request(bazaar):
@@ -165,13 +213,14 @@ def test_a_service_leaves_a_cluster(bazaar):
 
 
 def test_it_goes_down_and_its_volume_stays(bazaar):
+    kept = get(f"{url(bazaar, 'store')}kept")
     done = bazaar.run("down", bazaar.name)
     cluster = f"{bazaar.name}-paris"
     assert f"Volumes kept: {cluster}/data" in done.stderr
     assert f"Clusters stay: {cluster}" in done.stderr
     assert "data" in on_cluster(bazaar, "-n", bazaar.name, "get", "pvc", "-o", "name")
     bazaar.up()
-    assert get(f"{url(bazaar, 'store')}kept") == "xx"
+    assert get(f"{url(bazaar, 'store')}kept") == f"{kept}x"
     refused = bazaar.run("down", bazaar.name, "--volumes", check=False)
     assert refused.returncode == 2 and cluster in refused.stderr
     bazaar.run("down", bazaar.name, "--volumes", "--yes")

@@ -55,7 +55,7 @@ from bazaar.errors import BazaarError, UsageError
     help="With --site, only this pod's events, or those of a service's; can be repeated.",
 )
 @click.option("--bazaar", help="Whose site, where several bazaars are up.")
-@click.option("--wire", is_flag=True, hidden=True)
+@click.option("--wire", is_flag=True, hidden=True, help="For a Bazaar elsewhere.")
 @output_option
 def command(
     words: tuple[str, ...],

@@ -63,9 +63,11 @@ class Client:
             self._checked("GET", path, status, answer)
         return answer.decode(errors="replace")
 
-    def apply(self, path: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Server-side apply: the object as the API has it then."""
-        query = {"fieldManager": MANAGER, "force": "true"}
+    def apply(
+        self, path: str, wanted: Mapping[str, Any], *, try_only: bool = False
+    ) -> dict[str, Any]:
+        """Server-side apply: the object as the API has it then, or would have it."""
+        query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if try_only else {})
         words = json.dumps(wanted).encode()
         status, answer = self._ask("PATCH", _with(path, query), words, _APPLY)
         return self._checked("PATCH", path, status, answer)

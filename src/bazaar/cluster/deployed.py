@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from bazaar.cluster.client import Access, Client, listing, place
-from bazaar.cluster.objects import LABEL, OWNER, made
+from bazaar.cluster.objects import LABEL, OWNER
+from bazaar.cluster.objects import made as made_object
 from bazaar.cluster.workloads import (
     BAZAAR,
     CLAIM,
@@ -67,13 +68,13 @@ class Seen:
 class Found:
     """What a cluster has of a bazaar."""
 
-    digests: Mapping[str, Mapping[str, str]]  # by service, by path: what each object was made of
+    objects: Mapping[str, Mapping[str, Any]]  # by service, by path, as they are now
     volumes: frozenset[str]
 
 
 def look(client: Client, bazaar: str) -> Found:
     """What is there now; nothing at all where the namespace is not there or leaves."""
-    digests: dict[str, dict[str, str]] = {}
+    objects: dict[str, dict[str, Any]] = {}
     selector = f"{LABEL}={OWNER},{BAZAAR}={bazaar}"
     for version, kind in KINDS:
         listed = client.get(listing(version, kind, bazaar), labelSelector=selector) or {}
@@ -82,21 +83,40 @@ def look(client: Client, bazaar: str) -> Found:
             if "deletionTimestamp" in metadata or SERVICE not in metadata["labels"]:
                 continue
             path = place({"apiVersion": version, "kind": kind, "metadata": metadata})
-            digest = metadata.get("annotations", {}).get(DIGEST, "")
-            digests.setdefault(metadata["labels"][SERVICE], {})[path] = digest
+            objects.setdefault(metadata["labels"][SERVICE], {})[path] = one
     listed = client.get(listing(*CLAIM, bazaar), labelSelector=selector) or {}
     volumes = frozenset(one["metadata"]["name"] for one in listed.get("items", []))
-    return Found(digests, volumes)
+    return Found(objects, volumes)
 
 
-def as_wanted(workload: Workload, found: Found) -> bool:
-    """Whether all that a service is made of is there, and made of just this."""
-    return identities(workload) == found.digests.get(workload.name, {})
+def difference(client: Client, workload: Workload, found: Found) -> str:
+    """What of a service is not as wanted, in a few words; "" where all is."""
+    there = found.objects.get(workload.name, {})
+    wanted = {place(one): one for one in objects(workload)}
+    if digests(there) != digests(wanted):
+        missing = [wanted[path]["kind"] for path in wanted if path not in there]
+        return f"{', '.join(missing)} not there" if missing else "description"
+    changed = [one["kind"] for path, one in wanted.items() if _drifted(client, one, there[path])]
+    return f"{', '.join(changed)} changed by others" if changed else ""
 
 
-def identities(workload: Workload) -> dict[str, str]:
-    """The objects of a service by path, each with what it is made of."""
-    return {place(one): one["metadata"]["annotations"][DIGEST] for one in objects(workload)}
+def digests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What each object was made of, by path."""
+    return {
+        path: one["metadata"].get("annotations", {}).get(DIGEST, "") for path, one in found.items()
+    }
+
+
+def _drifted(client: Client, wanted: dict[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether applying an object again would change it: the API itself is asked."""
+    made = Made("")
+    if wanted["kind"] == "Deployment":
+        container = there["spec"]["template"]["spec"]["containers"][0]
+        who = container.get("securityContext", {})
+        user = (who["runAsUser"], who["runAsGroup"]) if "runAsUser" in who else None
+        made = Made(container["image"], user)
+    after = client.apply(place(wanted), settled(wanted, made), try_only=True)
+    return any(after.get(key) != there.get(key) for key in ("spec", "data", "type"))
 
 
 def prepare(client: Client, bazaar: str, user: str) -> None:
@@ -119,7 +139,7 @@ def bring(
     for one in wanted:
         client.apply(place(one), settled(one, settling))
     # Only now: what was part of it before may be in use until then.
-    for path in found.digests.get(workload.name, {}).keys() - {place(one) for one in wanted}:
+    for path in found.objects.get(workload.name, {}).keys() - {place(one) for one in wanted}:
         client.delete(path)
     return _settled(client, workload, progress)
 
@@ -218,7 +238,7 @@ def note_edges(
 
 def _edges(bazaar: str, digests: Mapping[str, str]) -> dict[str, Any]:
     body = {"data": dict(digests)}
-    return made(
+    return made_object(
         "v1", "ConfigMap", "bazaar-edges", namespace=bazaar, labels={BAZAAR: bazaar}, body=body
     )
 
@@ -292,7 +312,7 @@ def remove(client: Client, bazaar: str, *, volumes: bool, progress: Progress) ->
         client.delete(whole)
         _gone(client, bazaar, lambda: client.get(whole) is None, progress)
         return frozenset()
-    for service in found.digests:
+    for service in found.objects:
         drop(client, found, service)
     _gone(client, bazaar, lambda: True, progress)
     return found.volumes
@@ -300,7 +320,7 @@ def remove(client: Client, bazaar: str, *, volumes: bool, progress: Progress) ->
 
 def drop(client: Client, found: Found, service: str) -> None:
     """Take one service out of a cluster; volumes stay."""
-    for path in found.digests.get(service, {}):
+    for path in found.objects.get(service, {}):
         client.delete(path)
 
 

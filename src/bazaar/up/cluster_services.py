@@ -110,18 +110,20 @@ def _left(wanted: ResolvedBazaar, applied: ResolvedBazaar | None) -> dict[str, s
 def _plan(wanted: ResolvedBazaar, site: str, secrets: Secrets) -> list[Change]:
     cluster = wanted.clusters[site]
     found = deployed.Found({}, frozenset())
+    there: Client | None = None
     if cluster in store.names():
-        found = deployed.look(client(cluster), wanted.name)
+        there = client(cluster)
+        found = deployed.look(there, wanted.name)
     changes: list[Change] = []
     for service in on(wanted, site):
         name = f"{service.name}/{site}"
         detail = f"{service.replicas}, {service.image}"
-        if service.name not in found.digests:
+        if there is None or service.name not in found.objects:
             changes.append(Change("create", "service", name, detail))
-        elif not deployed.as_wanted(_workload(wanted, service, secrets), found):
-            changes.append(Change("update", "service", name, detail, "its objects differ"))
+        elif why := deployed.difference(there, _workload(wanted, service, secrets), found):
+            changes.append(Change("update", "service", name, detail, why))
     names = [service.name for service in on(wanted, site)]
-    gone = [name for name in found.digests if name not in names]
+    gone = [name for name in found.objects if name not in names]
     return [*changes, *(Change("destroy", "service", f"{name}/{site}") for name in sorted(gone))]
 
 
@@ -232,7 +234,7 @@ def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Prog
         there = client(cluster)
         found = deployed.look(there, wanted.name)
         names = [service.name for service in on(wanted, site)]
-        for name in found.digests:
+        for name in found.objects:
             if name not in names:
                 deployed.drop(there, found, name)
     for cluster in _left(wanted, applied).values():

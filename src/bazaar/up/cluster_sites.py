@@ -91,14 +91,10 @@ class ClusterSites:
         return sorted({host for watch in self._watches.values() for host in watch.seen.hosts})
 
     def published(self, service: ResolvedService) -> list[str]:
-        """Where the world is let in to a service: the edges of all its clusters."""
+        """Where the world is let in to a service: at the edges of all clusters."""
         ports = [place.port for place in service.publish]
-        edges = [
-            edge
-            for watch in self._watches.values()
-            if service.name in watch.seen.ports
-            for edge in watch.seen.edges
-        ]
+        there = any(service.name in watch.seen.ports for watch in self._watches.values())
+        edges = [edge for watch in self._watches.values() for edge in watch.seen.edges if there]
         return [f"{edge}:{port}" for edge in edges for port in ports]
 
     def joined(self) -> set[str]:
