@@ -183,7 +183,9 @@ def test_a_bad_change_is_told_and_what_was_serves_on(bazaar):
         failed = bazaar.run("up", str(bazaar.file), check=False)
     assert failed.returncode == 1
     assert "web/paris: web-" in failed.stderr and "can't open file" in failed.stderr
+    assert "the change is taken back, and what ran before runs again" in failed.stderr
     assert client.failures == []
+    assert [bazaar.service("web")[key] for key in ("healthy", "wanted")] == [4, 4]
     bazaar.write(text(SERVER="server.py", **{'VERSION: "1"': 'VERSION: "3"'}))
     bazaar.up()
 

@@ -16,7 +16,12 @@ from bazaar.cluster.description import Node
 from bazaar.model.machine import Machine
 from bazaar.model.record import replace
 from bazaar.model.site import Health, Publish
-from bazaar.spec.resolved import ResolvedBazaar, ResolvedService, ResolvedSite
+from bazaar.spec.resolved import (
+    ResolvedBazaar,
+    ResolvedService,
+    ResolvedShield,
+    ResolvedSite,
+)
 from bazaar.up import edges
 from tests.cluster.conftest import cluster
 
@@ -134,3 +139,18 @@ def test_names_are_of_those_that_answer_or_of_all(clusters: None, tmp_path: Path
         "web IN A 127.0.0.1",
         "web IN A 127.0.0.77",
     ]
+
+
+def test_an_edge_has_the_bazaars_shield_which_lets_the_clusters_own_in(clusters: None):
+    guarded = dataclasses.replace(BAZAAR, shield=ResolvedShield(rate=500, allow=("192.0.2.0/24",)))
+    words = edges.files(guarded, PORTS)["paris"]["w1"]["shield"].split()
+    assert words[0] == "10.1.0.14"
+    assert words[1:7] == ["--rate", "500/s", "--burst", "4000", "--block-for", "60s"]
+    allowed = {words[n + 1] for n, word in enumerate(words) if word == "--allow"}
+    assert allowed >= {"192.0.2.0/24", "10.1.0.11", "10.2.0.11", "10.244.0.0/16"}
+    served = {words[n + 1] for n, word in enumerate(words) if word == "--port"}
+    assert served >= {"tcp/8080", "tcp/30001", "tcp/31001", "tcp/22", "tcp/6443", "udp/53"}
+    off = dataclasses.replace(guarded, shield=ResolvedShield(mode="off"))
+    assert "shield" not in edges.files(off, PORTS)["paris"]["w1"]
+    dry = dataclasses.replace(guarded, shield=ResolvedShield(mode="dry-run"))
+    assert "--dry-run" in edges.files(dry, PORTS)["rome"]["r1"]["shield"]

@@ -121,11 +121,18 @@ def mode_(mode: str, name: str | None) -> None:
 
 
 @command.command("status")
+@click.option("--site", help="Those at the edges of a bazaar's site that is a cluster.")
+@click.option("--bazaar", help="Whose site, where several bazaars are up.")
 @output_option
-def status(output: str) -> None:
+def status(site: str | None, bazaar: str | None, output: str) -> None:
     """Show all shields: where they stand, what they dropped, whom they block."""
     from bazaar.shield import guard, pinned
 
+    if site is not None:
+        _status_there(site, bazaar, as_json=output == "json")
+        return
+    if bazaar:
+        raise click.UsageError("--bazaar goes with --site")
     guard.need()
     shown: list[dict[str, Any]] = []
     for name in pinned.names():
@@ -139,6 +146,19 @@ def status(output: str) -> None:
         print("no shield is at work: `bazaar shield on IFACE`")
     else:
         print("\n\n".join(_page(facts) for facts in shown))
+
+
+def _status_there(site: str, bazaar: str | None, *, as_json: bool) -> None:
+    from bazaar.up import cluster_shield
+
+    found = cluster_shield.status(site, bazaar)
+    shown = [{"machine": name, **facts} for name, each in sorted(found.items()) for facts in each]
+    if as_json:
+        print_json(shown)
+    elif not shown:
+        print(f"no shield is at work in {site}: `shield:` in the description puts them up")
+    else:
+        print("\n\n".join(f"{facts['machine']}: {_page(facts)}" for facts in shown))
 
 
 @command.command("block")

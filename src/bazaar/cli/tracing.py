@@ -67,6 +67,8 @@ def run(settings: Settings) -> int:
     """Compile, attach, print until it ends, and print the maps; the exit code."""
     from bazaar import trace
 
+    if settings.pid and not os.path.exists(f"/proc/{settings.pid}"):
+        raise UsageError(f"-p: there is no process {settings.pid}", hint="nothing was traced")
     if settings.containers and not settings.wire:
         _say_what_is_seen(settings.containers)
     with _stop_signals() as signals, _child(settings.command) as child:

@@ -130,7 +130,7 @@ def bring(
 ) -> str | None:
     """Make a service as it is wanted, of what is there; None, or why it is not healthy.
 
-    What it was before serves until the new one is ready, and goes on where that never is.
+    What it was before serves until the new one is ready; a change that fails is taken back.
     """
     wanted = objects(workload)
     for one in claims(workload):
@@ -141,7 +141,32 @@ def bring(
     # Only now: what was part of it before may be in use until then.
     for path in found.objects.get(workload.name, {}).keys() - {place(one) for one in wanted}:
         client.delete(path)
-    return _settled(client, workload, progress)
+    problem = _settled(client, workload, progress)
+    if problem is None or not _taken_back(client, workload, found):
+        return problem
+    again = _settled(client, workload, progress)
+    outcome = f"does not run again yet: {again}" if again else "runs again"
+    return f"{problem}\n        the change is taken back, and what ran before {outcome}"
+
+
+def _taken_back(client: Client, workload: Workload, found: Found) -> bool:
+    """Give pods the template they had before, as `kubectl rollout undo`; whether there is one."""
+    (wanted,) = (one for one in objects(workload) if one["kind"] == "Deployment")
+    path = place(wanted)
+    before = found.objects.get(workload.name, {}).get(path)
+    now = client.get(path)
+    if before is None or now is None:
+        return False
+    earlier, newest = (_replica_set(client, workload, one) for one in (before, now))
+    if not earlier or not newest or earlier["metadata"]["name"] == newest["metadata"]["name"]:
+        return False
+    template = earlier["spec"]["template"]
+    template["metadata"]["labels"].pop("pod-template-hash", None)
+    template["metadata"].pop("creationTimestamp", None)
+    wanted["spec"]["template"] = template
+    wanted["metadata"]["annotations"] = {DIGEST: "taken back"}  # the change is still to be made
+    client.apply(path, wanted)
+    return True
 
 
 def _settled(client: Client, workload: Workload, progress: Progress) -> str | None:
@@ -168,9 +193,9 @@ def _failure(
     client: Client, workload: Workload, deployment: Mapping[str, Any], *, hopeless: bool
 ) -> str:
     """Why new pods of a service are not ready; ``hopeless``: only what waiting does not mend."""
-    newest = _newest(client, workload, deployment)
+    newest = _replica_set(client, workload, deployment)
     for pod in pods(client, workload.bazaar, workload.name):
-        if not newest or not pod.name.startswith(f"{newest}-"):
+        if not newest or not pod.name.startswith(f"{newest['metadata']['name']}-"):
             continue  # of an earlier version, which may have failed
         lost = pod.restarts >= _HOPELESS or any(word in pod.problem for word in _NEVER)
         if pod.problem and not pod.ready and (lost or not hopeless):
@@ -180,15 +205,17 @@ def _failure(
     return ""
 
 
-def _newest(client: Client, workload: Workload, deployment: Mapping[str, Any]) -> str:
-    """The ReplicaSet of a Deployment's present version; "" while it is not there."""
+def _replica_set(
+    client: Client, workload: Workload, deployment: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The ReplicaSet of a Deployment as it was when it was looked at; None where there is none."""
     revision = deployment["metadata"].get("annotations", {}).get(_REVISION)
     selector = f"{BAZAAR}={workload.bazaar},{SERVICE}={workload.name}"
     path = listing("apps/v1", "ReplicaSet", workload.bazaar)
     for one in (client.get(path, labelSelector=selector) or {}).get("items", []):
         if one["metadata"].get("annotations", {}).get(_REVISION) == revision:
-            return str(one["metadata"]["name"])
-    return ""
+            return one
+    return None
 
 
 def _words(client: Client, bazaar: str, pod: str) -> str:

@@ -15,7 +15,7 @@ install -D -m 0644 "$new/edge.service" /etc/systemd/system/bazaar-edge@.service
 install -D -m 0644 "$new/names.service" /etc/systemd/system/bazaar-names@.service
 systemctl daemon-reload
 mkdir -p "$there/empty"
-rm -rf "$there/certificates"
+rm -rf "$there/certificates" "$there/shield"
 [ ! -d "$new/certificates" ] || mv "$new/certificates" "$there/certificates"
 for file in servers.state haproxy.cfg edges names; do
   mv -f "$new/$file" "$there/$file"
@@ -35,4 +35,5 @@ else
   rm -f "$there/zone.conf"
   systemctl disable -q --now "bazaar-names@$name.service" || true
 fi
+[ ! -e "$new/shield" ] || mv -f "$new/shield" "$there/shield"
 rm -rf "$new"

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bazaar.cluster import agent
 from bazaar.cluster.apply import each
 from bazaar.cluster.description import Cluster, Node
 from bazaar.cluster.scripts import head
 from bazaar.model.record import field, record
 
+if TYPE_CHECKING:
+    from bazaar.host.remote import Connection
+
 Progress = Callable[[str], None]
 EDGES = "/etc/bazaar-edge"
 COUNT = 2  # of each cluster, where it has as many machines
+_SHIELD = "shield"  # the file with its shield's options
 _SECONDS = 300.0  # HAProxy may have to be installed
 _EDGE_UNIT = """\
 [Unit]
@@ -73,6 +80,7 @@ class Edge:
     address: str
     configuration: str  # HAProxy's, in which paths are below the edge's own folder
     certificates: Mapping[str, str] = field(default_factory=dict)  # name: PEM with its key
+    shield: Sequence[str] = ()  # the options of its `bazaar shield on`; none: it has none
 
 
 @record
@@ -105,6 +113,8 @@ def files(
     }
     if names:
         found["zone.conf"] = _ZONE.format(domain=names.domain, address=edge.address, folder=folder)
+    if edge.shield:
+        found[_SHIELD] = f"{edge.address} {shlex.join(edge.shield)}\n"
     found |= {f"certificates/{name}.pem": pem for name, pem in edge.certificates.items()}
     return found
 
@@ -116,9 +126,16 @@ def digest(content: Mapping[str, str]) -> str:
 
 
 def install(
-    cluster: Cluster, bazaar: str, wanted: Mapping[str, Mapping[str, str]], progress: Progress
+    cluster: Cluster,
+    bazaar: str,
+    wanted: Mapping[str, Mapping[str, str]],
+    ourselves: Callable[[], Path],
+    progress: Progress,
 ) -> None:
-    """Make machines edges, each of its files. Raises ClusterError with those that failed."""
+    """Make machines edges, each of its files. Raises ClusterError with those that failed.
+
+    ``ourselves`` gives the folder with Bazaar itself, where a shield asks for it.
+    """
 
     async def bring(node: Node) -> None:
         from bazaar.host import remote
@@ -133,14 +150,43 @@ def install(
                 path.write_text(text)
             async with remote.connect(node.machine) as there:
                 await there.send(Path(temporary), _new(bazaar), root=True)
+                before = await _shielded(there, bazaar)
                 script = _script("edge.sh", bazaar)
                 await there.run(script, root=True, timeout=_SECONDS, what="becoming an edge")
+                after = wanted[node.name].get(_SHIELD, "")
+                if before != after:
+                    await _shield(there, before, after, ourselves())
 
     nodes = [node for node in cluster.members if node.name in wanted]
     asyncio.run(each(cluster, nodes, bring))
 
 
-def remove(cluster: Cluster, bazaar: str, names: Sequence[str], progress: Progress) -> None:
+async def _shielded(there: Connection, bazaar: str) -> str:
+    """What an edge's shield was put up with; "" where it has none."""
+    path = shlex.quote(f"{EDGES}/{bazaar}/{_SHIELD}")
+    return (await there.run(f"cat {path} 2>/dev/null || true", root=True)).output
+
+
+async def _shield(there: Connection, before: str, after: str, ourselves: Path) -> None:
+    """Put up another shield, or none, where the edge's address is."""
+    program = await agent.ready(there, ourselves)
+    address, _, options = (after or before).strip().partition(" ")
+    lines = [
+        f"dev=$(ip -4 -o address show to {shlex.quote(address)} | awk '{{print $2; exit}}')",
+        f'{program} shield off "$dev" >/dev/null 2>&1 || true',
+    ]
+    if after:
+        lines.append(f'{program} shield on "$dev" --detach {options}')
+    await there.run("\n".join(lines), root=True, what="putting up its shield")
+
+
+def remove(
+    cluster: Cluster,
+    bazaar: str,
+    names: Sequence[str],
+    ourselves: Callable[[], Path],
+    progress: Progress,
+) -> None:
     """Let machines be edges no more. Raises ClusterError with those that failed."""
 
     async def clear(node: Node) -> None:
@@ -148,6 +194,8 @@ def remove(cluster: Cluster, bazaar: str, names: Sequence[str], progress: Progre
 
         progress(f"{cluster.name}: {node.name} is no edge any more")
         async with remote.connect(node.machine) as there:
+            if before := await _shielded(there, bazaar):
+                await _shield(there, before, "", ourselves())
             script = _script("edge_removal.sh", bazaar)
             await there.run(script, root=True, what="ending its edge")
 

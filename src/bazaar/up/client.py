@@ -60,7 +60,9 @@ def the_one(name: str | None, way: str = "--bazaar NAME") -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UsageError("no bazaar is up here", hint="`bazaar up FILE` starts one")
+        left = [entry.parent.name for entry in (paths.state() / "bazaars").glob("*/volumes")]
+        kept = f"; volumes are kept of {', '.join(sorted(left))}" if left else ""
+        raise UsageError(f"no bazaar is up here{kept}", hint="`bazaar up FILE` starts one")
     raise UsageError(
         f"several bazaars are up: {', '.join(names)}",
         hint=f"say which one by {way}; `bazaar list` shows them",

@@ -8,16 +8,18 @@ from pathlib import Path
 from bazaar.cluster import deployed, store
 from bazaar.cluster import edges as machines
 from bazaar.cluster.deployed import Seen
+from bazaar.cluster.description import Cluster
 from bazaar.cluster.edges import Edge, Names
 from bazaar.model.change import Change
 from bazaar.model.record import replace
 from bazaar.model.site import Backend, Front, Health, Publish
 from bazaar.site import configuration
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
-from bazaar.up import cluster_request
+from bazaar.up import cluster_agent, cluster_request
 from bazaar.up.cluster_access import client
 
 Progress = Callable[[str], None]
+KUBELET = 10250  # its own port
 Ports = Mapping[str, Mapping[str, int]]  # by site and service
 Files = dict[str, dict[str, str]]  # by machine and name
 
@@ -48,15 +50,37 @@ def files(wanted: ResolvedBazaar, ports: Ports) -> dict[str, Files]:
         for service in services
         if service.certificate
     }
+    guarded = wanted.shield is not None and wanted.shield.mode != "off"
     found: dict[str, Files] = {}
     for site, nodes in edges.items():
         for node in nodes:
             fronts = [_front(wanted, service, site, node.ip, ports) for service in services]
             text = configuration.render(configuration.Settings(wanted.name), fronts)
-            edge = Edge(node.name, node.ip, text, certificates)
+            guard = _shield(wanted, known, ports) if guarded else ()
+            edge = Edge(node.name, node.ip, text, certificates, guard)
             content = machines.files(wanted.name, edge, everywhere, names)
             found.setdefault(site, {})[node.name] = content
     return found
+
+
+def _shield(wanted: ResolvedBazaar, known: Mapping[str, Cluster], ports: Ports) -> tuple[str, ...]:
+    """The options of an edge's `bazaar shield on`: what it serves, and the clusters' own let in."""
+    shield = wanted.shield
+    assert shield is not None
+    served = {place.port for service in published(wanted) for place in service.publish}
+    served |= {port for each in ports.values() for port in each.values()}
+    served |= {KUBELET, *(cluster.api_port for cluster in known.values())}
+    served |= {node.machine.port for cluster in known.values() for node in cluster.nodes}
+    inside = [node.ip for cluster in known.values() for node in cluster.nodes]
+    inside += [cluster.pod_ranges[0] for cluster in known.values()]
+    options = ["--rate", f"{shield.rate:g}/s", "--burst", str(shield.burst)]
+    options += ["--block-for", f"{shield.block_seconds:g}s"]
+    options += ["--dry-run"] if shield.mode == "dry-run" else []
+    for network in dict.fromkeys([*shield.allow, *inside]):
+        options += ["--allow", network]
+    for port in [*(f"tcp/{port}" for port in sorted(served)), "tcp/53", "udp/53"]:
+        options += ["--port", port]
+    return tuple(options)
 
 
 def _front(
@@ -120,9 +144,9 @@ def apply(wanted: ResolvedBazaar, seen: Mapping[str, Seen], progress: Progress) 
         digests = {node: machines.digest(each) for node, each in content.items()}
         changed = {node: content[node] for node in content if known.get(node) != digests[node]}
         if changed:
-            machines.install(cluster, wanted.name, changed, progress)
+            machines.install(cluster, wanted.name, changed, cluster_agent.folder, progress)
         if gone := [node for node in known if node not in content]:
-            machines.remove(cluster, wanted.name, gone, progress)
+            machines.remove(cluster, wanted.name, gone, cluster_agent.folder, progress)
         addresses = [node.ip for node in cluster.members if node.name in content]
         if known or content:
             deployed.note_edges(there, wanted.name, digests, addresses)
@@ -134,4 +158,4 @@ def remove(bazaar: str, cluster: str, progress: Progress) -> None:
     """Let no machine of a cluster be an edge of a bazaar any more."""
     known = cluster_request.known(cluster)
     if there := deployed.edges(client(cluster), bazaar):
-        machines.remove(known, bazaar, list(there), progress)
+        machines.remove(known, bazaar, list(there), cluster_agent.folder, progress)
