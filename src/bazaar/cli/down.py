@@ -15,8 +15,9 @@ from bazaar.cli import output
 @click.argument("bazaar", required=False)
 @click.option("--volumes", is_flag=True, help="Take its named volumes away too.")
 @click.option("--clusters", is_flag=True, help="Take the clusters of its sites away too.")
+@click.option("--forget", is_flag=True, help="Leave clusters that do not answer as they are.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before data is lost.")
-def command(bazaar: str | None, volumes: bool, clusters: bool, yes: bool) -> int:
+def command(bazaar: str | None, volumes: bool, clusters: bool, forget: bool, yes: bool) -> int:
     """Take BAZAAR (a name or its file) away; its named volumes stay unless --volumes is said.
 
     Sites that are clusters are left without its services, and stay unless --clusters is said.
@@ -50,7 +51,7 @@ def command(bazaar: str | None, volumes: bool, clusters: bool, yes: bool) -> int
     lock_file = paths.state() / "bazaars" / f"{name}.lock"
     with lock(lock_file, "down"):
         if places:
-            stay += _leave_clusters(name, places, volumes, clusters, progress)
+            stay += _leave_clusters(name, places, volumes, clusters, forget, progress)
         teardown.remove(name, emit, volumes=volumes)
         progress.clear()
         lock_file.unlink(missing_ok=True)
@@ -71,7 +72,12 @@ def _clusters(bazaar: str) -> list[str]:
 
 
 def _leave_clusters(
-    bazaar: str, places: list[str], volumes: bool, clusters: bool, progress: output.Progress
+    bazaar: str,
+    places: list[str],
+    volumes: bool,
+    clusters: bool,
+    forget: bool,
+    progress: output.Progress,
 ) -> list[str]:
     """Take a bazaar out of its clusters, or these with it; the volumes that stay there."""
     from bazaar.cluster import store
@@ -79,8 +85,10 @@ def _leave_clusters(
     from bazaar.up import clusters as whole
 
     if not clusters:
-        return cluster_services.remove(bazaar, places, volumes=volumes, progress=progress.step)
+        return cluster_services.remove(
+            bazaar, places, volumes=volumes, forget=forget, progress=progress.step
+        )
     for place in places:
         if place in store.names():
-            whole.reset(place, progress.step)
+            whole.reset(place, progress.step, forget=forget)
     return []

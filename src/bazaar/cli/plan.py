@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bazaar.spec import Bazaar
     from bazaar.spec.resolved import ResolvedBazaar
     from bazaar.up.cluster_request import Request
+    from bazaar.up.cluster_services import Planned
 
 SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
@@ -24,7 +25,7 @@ SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "
 @click.command(name="plan")
 @click.argument("file", required=False)
 @output.output_option
-def command(file: str | None, output: str) -> None:
+def command(file: str | None, output: str) -> int:
     """Show what `bazaar up FILE` would change, and change nothing."""
     from bazaar.cli.output import print_json
     from bazaar.up import client, machine
@@ -36,11 +37,15 @@ def command(file: str | None, output: str) -> None:
     machine.check_subnets(wanted, current.subnet)
     secrets = client.read_secrets(wanted)
     changes = plan(wanted, current, secrets)
-    changes += on_clusters(wanted, current.applied, secrets, requests)
+    planned = on_clusters(wanted, current.applied, secrets, requests)
+    changes += planned.changes
     if output == "json":
         print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})
     else:
         show(wanted, changes, sys.stdout)
+    for problem in planned.problems:
+        print(f"bazaar: {problem}", file=sys.stderr)
+    return 1 if planned.problems else 0
 
 
 def on_clusters(
@@ -48,12 +53,12 @@ def on_clusters(
     applied: ResolvedBazaar | None,
     secrets: Mapping[str, Mapping[str, str]],
     requests: Sequence[Request],
-) -> list[Change]:
+) -> Planned:
     """What has to change of the sites that are clusters; those are asked where there are some."""
-    if not (wanted.clusters or (applied and applied.clusters)):
-        return []
     from bazaar.up import cluster_services
 
+    if not (wanted.clusters or (applied and applied.clusters)):
+        return cluster_services.Planned()
     progress = output.Progress()
     try:
         return cluster_services.plan(wanted, applied, secrets, requests, progress.step)

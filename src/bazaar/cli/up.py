@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bazaar.model.container import Image
     from bazaar.spec.resolved import ResolvedBazaar
     from bazaar.up.cluster_request import Request
+    from bazaar.up.cluster_services import Planned
 
 
 @click.command(name="up")
@@ -55,15 +56,19 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
         current = client.current(wanted.name)
         machine.check_subnets(wanted, current.subnet)
         changes = plan(wanted, current, secrets)
-        changes += plan_command.on_clusters(wanted, current.applied, secrets, requests)
+        there = plan_command.on_clusters(wanted, current.applied, secrets, requests)
+        changes += there.changes
         if not as_json:
             plan_command.show(wanted, changes, sys.stderr if changes else sys.stdout)
         if changes:
             machine.check_places(wanted)
             images = _images(wanted, progress)
-            problems = _bring_about(wanted, current.applied, secrets, requests, images, progress)
+            problems = _bring_about(
+                wanted, current.applied, secrets, requests, images, there, progress
+            )
         else:
             problems = []
+        problems = [*there.problems, *problems]
     return _report(wanted.name, problems, missing, began, changed=bool(changes), as_json=as_json)
 
 
@@ -73,6 +78,7 @@ def _bring_about(
     secrets: dict[str, dict[str, str]],
     requests: list[Request],
     images: dict[str, Image],
+    planned: Planned,
     progress: output.Progress,
 ) -> list[str]:
     """Clusters first, then what balances over them, then what nothing leads to any more."""
@@ -80,11 +86,13 @@ def _bring_about(
         return _apply(wanted, secrets, {}, progress)
     from bazaar.up import cluster_services
 
-    known, problems = cluster_services.apply(wanted, secrets, requests, images, progress.step)
+    known, problems = cluster_services.apply(
+        wanted, secrets, requests, planned.lost, images, progress.step
+    )
     progress.clear()
     problems += _apply(wanted, secrets, known, progress)
     if not problems:
-        cluster_services.clear(wanted, applied, progress.step)
+        cluster_services.clear(wanted, applied, planned.lost, progress.step)
         progress.clear()
     return problems
 

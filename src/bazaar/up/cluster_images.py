@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from bazaar.cluster import images as carry
+from bazaar.cluster import images as parcels
 from bazaar.cluster import store
 from bazaar.model.container import Image
 from bazaar.model.record import record, replace
@@ -33,15 +33,23 @@ def load(name: str | None, references: Sequence[str], progress: Progress) -> lis
     """
     chosen = store.the_one(name)
     wanted = list(dict.fromkeys(references))
-    return carry_images(chosen, {one: images.ensure(one, progress) for one in wanted}, progress)
+    here = {one: images.ensure(one, progress) for one in wanted}
+    return carry(chosen, pack(here, progress), progress)
 
 
-def carry_images(chosen: str, wanted: Mapping[str, Image], progress: Progress) -> list[Loaded]:
-    """Carry images that are here, by their references, to a cluster's machines."""
-    packed = [export.export(one, progress) for one in wanted.values()]
-    named = [replace(one, name=name_of(one.name, one.manifest.digest)) for one in packed]
-    carried = _carry(chosen, named, progress)
-    return [Loaded(wish, one.name, one.sent) for wish, one in zip(wanted, carried, strict=True)]
+def pack(wanted: Mapping[str, Image], progress: Progress) -> dict[str, export.Exported]:
+    """Make images, by their references, ready to be carried, by the names that pods use."""
+    found = {reference: export.export(one, progress) for reference, one in wanted.items()}
+    return {
+        reference: replace(one, name=name_of(one.name, one.manifest.digest))
+        for reference, one in found.items()
+    }
+
+
+def carry(chosen: str, packed: Mapping[str, export.Exported], progress: Progress) -> list[Loaded]:
+    """Bring packed images to a cluster's machines. Raises ClusterError with those that failed."""
+    carried = _carry(chosen, list(packed.values()), progress)
+    return [Loaded(wish, one.name, one.sent) for wish, one in zip(packed, carried, strict=True)]
 
 
 def bring(chosen: str, wanted: Mapping[str, Image], progress: Progress) -> None:
@@ -52,10 +60,10 @@ def bring(chosen: str, wanted: Mapping[str, Image], progress: Progress) -> None:
 
 def _carry(
     chosen: str, packed: Sequence[export.Exported], progress: Progress
-) -> list[carry.Carried]:
+) -> list[parcels.Carried]:
     cluster = cluster_request.known(chosen)
-    parcels = [
-        carry.Parcel(
+    made = [
+        parcels.Parcel(
             one.name,
             one.manifest.digest,
             {blob.digest: blob.size for blob in one.blobs},
@@ -63,7 +71,7 @@ def _carry(
         )
         for one in packed
     ]
-    return carry.load(cluster, parcels, export.folder(), progress)
+    return parcels.load(cluster, made, export.folder(), progress)
 
 
 def name_of(reference: str, digest: str) -> str:

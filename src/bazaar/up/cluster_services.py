@@ -15,8 +15,9 @@ from bazaar.cluster import deployed, pki, store, workloads
 from bazaar.cluster.client import Client
 from bazaar.cluster.deployed import Seen
 from bazaar.cluster.workloads import Workload
-from bazaar.errors import BazaarError, EngineError, MissingError
+from bazaar.errors import BazaarError, ClusterError, EngineError, MissingError
 from bazaar.model.change import Change
+from bazaar.model.record import record
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
 from bazaar.up import (
     cluster_access,
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Secrets = Mapping[str, Mapping[str, str]]
+
+
+@record
+class Planned:
+    """What is to be done on clusters, and what cannot be, for the time being."""
+
+    changes: Sequence[Change] = ()
+    lost: Sequence[str] = ()  # sites whose API does not answer: nothing is done there
+    problems: Sequence[str] = ()
 
 
 def workload(bazaar: str, service: ResolvedService, secrets: Mapping[str, str]) -> Workload:
@@ -79,26 +89,29 @@ def plan(
     secrets: Secrets,
     requests: Sequence[Request],
     progress: Progress,
-) -> list[Change]:
+) -> Planned:
     """What has to change of clusters and on them; those that are not there yet get all of it."""
     changes: list[Change] = []
+    problems: list[str] = []
+    lost: list[str] = []
     sites = {cluster: site for site, cluster in wanted.clusters.items()}
     for cluster, found in clusters.plan_all(requests, progress).items():
         if isinstance(found, BazaarError):
-            raise found
-        place = sites[cluster]
-        changes += [replace(one, name=f"{place}/{one.name}") for one in found[1]]
-
-    def of_site(site: str) -> list[Change]:
-        return _plan(wanted, site, secrets)
-
+            problems.append(found.message)
+        else:
+            changes += [replace(one, name=f"{sites[cluster]}/{one.name}") for one in found[1]]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        planned = pool.map(of_site, wanted.clusters)
-        changes += [change for site in planned for change in site]
-    changes += edges.plan(wanted)
+        begun = {site: pool.submit(_plan, wanted, site, secrets) for site in wanted.clusters}
+        for site, work in begun.items():
+            try:
+                changes += work.result()
+            except ClusterError as error:
+                problems.append(error.message)
+                lost.append(site)
+    changes += edges.plan(wanted, lost)
     for site, cluster in _left(wanted, applied).items():
         changes.append(Change("destroy", "site", site, f"its services leave {cluster}"))
-    return changes
+    return Planned(changes, tuple(lost), tuple(problems))
 
 
 def _left(wanted: ResolvedBazaar, applied: ResolvedBazaar | None) -> dict[str, str]:
@@ -135,28 +148,28 @@ def apply(
     wanted: ResolvedBazaar,
     secrets: Secrets,
     requests: Sequence[Request],
+    lost: Sequence[str],
     images: Mapping[str, Image],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make the clusters, and bring services to them: what is to be known of them, what failed.
 
-    ``images`` are those of this machine, by reference. A site that fails stops no other.
+    ``images`` are those of this machine, by reference. A site that fails stops no other; those
+    that are ``lost`` are left as they are.
     """
     # Of one that cannot be reached now, what is known of it stays.
     kept = cluster_sites.stored(wanted.name)
     known = {site: seen for site, seen in kept.items() if site in wanted.clusters}
     problems: list[str] = []
-    made = clusters.apply_all(requests, progress)
-    failed = {name: one for name, one in made.items() if isinstance(one, BazaarError)}
+    left = [wanted.clusters[site] for site in lost]
+    made = clusters.apply_all([one for one in requests if one.name not in left], progress)
+    problems += [str(one) for one in made.values() if isinstance(one, BazaarError)]
     with ThreadPoolExecutor(max_workers=8) as pool:
         begun = {
             site: pool.submit(_apply, wanted, site, secrets, images, progress)
             for site, cluster in wanted.clusters.items()
-            if cluster not in failed
+            if site not in lost and cluster in store.names()
         }
-        for site, cluster in wanted.clusters.items():
-            if cluster in failed:
-                problems.append(f"{site}: {failed[cluster]}")
         for site, work in begun.items():
             try:
                 seen, unhealthy = work.result()
@@ -165,10 +178,8 @@ def apply(
                 continue
             known[site] = seen
             problems += [f"{name}: {why}" for name, why in unhealthy.items()]
-    try:
-        known = edges.apply(wanted, known, progress)
-    except BazaarError as error:
-        problems.append(f"edges: {error}")
+    known, failed = edges.apply(wanted, known, lost, progress)
+    problems += failed
     return {site: cluster_sites.to_json(seen) for site, seen in known.items()}, problems
 
 
@@ -182,13 +193,17 @@ def _apply(
     cluster = wanted.clusters[site]
     services = on(wanted, site)
     used = list(dict.fromkeys(service.image for service in services))
-    loaded = cluster_images.carry_images(cluster, {one: images[one] for one in used}, progress)
-    names = {one.reference: one.name for one in loaded}
+    packed = cluster_images.pack({one: images[one] for one in used}, progress)
+    names = {reference: one.name for reference, one in packed.items()}
+    failed: dict[str, str] = {}
+    try:
+        cluster_images.carry(cluster, packed, progress)
+    except ClusterError as error:  # of some machines: the others have them
+        failed[f"images/{site}"] = error.message
     there = client(cluster)
     user = f"bazaar:{wanted.name}"
     deployed.prepare(there, wanted.name, user)
     found = deployed.look(there, wanted.name)
-    failed: dict[str, str] = {}
 
     def bring(service: ResolvedService) -> str | None:
         one = _workload(wanted, service, secrets)
@@ -228,9 +243,16 @@ def _user(service: ResolvedService, image: Image) -> tuple[int, int] | None:
     raise MissingError(f"{service.name}: {problem.message if problem else 'no such user'}")
 
 
-def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Progress) -> None:
+def clear(
+    wanted: ResolvedBazaar,
+    applied: ResolvedBazaar | None,
+    lost: Sequence[str],
+    progress: Progress,
+) -> None:
     """Take away, once nothing leads there any more, what is not wanted on clusters any more."""
     for site, cluster in wanted.clusters.items():
+        if site in lost or cluster not in store.names():
+            continue
         there = client(cluster)
         found = deployed.look(there, wanted.name)
         names = [service.name for service in on(wanted, site)]
@@ -243,12 +265,24 @@ def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Prog
             deployed.remove(client(cluster), wanted.name, volumes=False, progress=progress)
 
 
-def remove(bazaar: str, names: Sequence[str], *, volumes: bool, progress: Progress) -> list[str]:
-    """Take a bazaar out of its clusters; the volumes that are kept there, as CLUSTER/NAME."""
+def remove(
+    bazaar: str, names: Sequence[str], *, volumes: bool, forget: bool, progress: Progress
+) -> list[str]:
+    """Take a bazaar out of its clusters; the volumes that are kept there, as CLUSTER/NAME.
+
+    With ``forget`` one that does not answer is left as it is.
+    """
     kept: list[str] = []
     for cluster in names:
-        if cluster in store.names():
+        if cluster not in store.names():
+            continue
+        try:
             edges.remove(bazaar, cluster, progress)
             left = deployed.remove(client(cluster), bazaar, volumes=volumes, progress=progress)
-            kept += [f"{cluster}/{name}" for name in sorted(left)]
+        except ClusterError as error:
+            if forget:
+                continue
+            hint = f"run the same again when it does; --forget leaves {cluster} as it is"
+            raise ClusterError(error.message, hint=hint) from error
+        kept += [f"{cluster}/{name}" for name in sorted(left)]
     return kept

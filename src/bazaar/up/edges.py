@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bazaar.cluster import deployed, store
@@ -10,12 +10,13 @@ from bazaar.cluster import edges as machines
 from bazaar.cluster.deployed import Seen
 from bazaar.cluster.description import Cluster
 from bazaar.cluster.edges import Edge, Names
+from bazaar.errors import BazaarError
 from bazaar.model.change import Change
 from bazaar.model.record import replace
 from bazaar.model.site import Backend, Front, Health, Publish
 from bazaar.site import configuration
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
-from bazaar.up import cluster_agent, cluster_request
+from bazaar.up import cluster_agent, cluster_request, cluster_sites
 from bazaar.up.cluster_access import client
 
 Progress = Callable[[str], None]
@@ -114,16 +115,24 @@ def _front(
     )
 
 
-def plan(wanted: ResolvedBazaar) -> list[Change]:
-    """Which machines become edges, change as such, or are none any more."""
+def plan(wanted: ResolvedBazaar, lost: Sequence[str]) -> list[Change]:
+    """Which machines become edges, change as such, or are none any more; not of ``lost`` sites."""
     there = {site: name for site, name in wanted.clusters.items() if name in store.names()}
     changes = [
         Change("create", "edge", site, f"of up to {machines.COUNT} of its machines")
         for site in wanted.clusters
         if site not in there and published(wanted)
     ]
-    ports = {site: deployed.ports(client(name), wanted.name) for site, name in there.items()}
+    ports = {
+        site: deployed.ports(client(name), wanted.name)
+        for site, name in there.items()
+        if site not in lost
+    }
+    kept = cluster_sites.stored(wanted.name)
+    ports |= {site: kept[site].ports for site in lost if site in kept}
     for site, content in files(wanted, ports).items():
+        if site in lost:
+            continue
         known = deployed.edges(client(there[site]), wanted.name)
         for node, each in content.items():
             before = known.pop(node, None)
@@ -134,24 +143,39 @@ def plan(wanted: ResolvedBazaar) -> list[Change]:
     return changes
 
 
-def apply(wanted: ResolvedBazaar, seen: Mapping[str, Seen], progress: Progress) -> dict[str, Seen]:
-    """Make edges as they are to be; what is known of the clusters, with their edges' addresses."""
-    found: dict[str, Seen] = {}
+def apply(
+    wanted: ResolvedBazaar, seen: Mapping[str, Seen], lost: Sequence[str], progress: Progress
+) -> tuple[dict[str, Seen], list[str]]:
+    """Make edges as they are to be; what is known of the clusters then, and what failed."""
+    found = dict(seen)
+    problems: list[str] = []
     for site, content in files(wanted, {site: one.ports for site, one in seen.items()}).items():
-        cluster = cluster_request.known(wanted.clusters[site])
-        there = client(cluster.name)
-        known = deployed.edges(there, wanted.name)
-        digests = {node: machines.digest(each) for node, each in content.items()}
-        changed = {node: content[node] for node in content if known.get(node) != digests[node]}
-        if changed:
-            machines.install(cluster, wanted.name, changed, cluster_agent.folder, progress)
-        if gone := [node for node in known if node not in content]:
-            machines.remove(cluster, wanted.name, gone, cluster_agent.folder, progress)
-        addresses = [node.ip for node in cluster.members if node.name in content]
-        if known or content:
-            deployed.note_edges(there, wanted.name, digests, addresses)
-        found[site] = replace(seen[site], edges=tuple(addresses))
-    return found
+        if site in lost:
+            continue
+        try:
+            found[site] = replace(seen[site], edges=_apply(wanted, site, content, progress))
+        except BazaarError as error:
+            problems.append(f"edges of {site}: {error.message}")
+    return found, problems
+
+
+def _apply(
+    wanted: ResolvedBazaar, site: str, content: Files, progress: Progress
+) -> tuple[str, ...]:
+    """Make the edges of one site; their addresses."""
+    cluster = cluster_request.known(wanted.clusters[site])
+    there = client(cluster.name)
+    known = deployed.edges(there, wanted.name)
+    digests = {node: machines.digest(each) for node, each in content.items()}
+    changed = {node: content[node] for node in content if known.get(node) != digests[node]}
+    if changed:
+        machines.install(cluster, wanted.name, changed, cluster_agent.folder, progress)
+    if gone := [node for node in known if node not in content]:
+        machines.remove(cluster, wanted.name, gone, cluster_agent.folder, progress)
+    addresses = tuple(node.ip for node in cluster.members if node.name in content)
+    if known or content:
+        deployed.note_edges(there, wanted.name, digests, addresses)
+    return addresses
 
 
 def remove(bazaar: str, cluster: str, progress: Progress) -> None:

@@ -276,7 +276,8 @@ class Rollout:
             keeper.stop(grace=0)
             return problems
         self.supervisor.balance()
-        self._await_backend(keeper.replica)
+        if keeper.replica.port is not None:
+            self.supervisor.wait_until_seen({keeper.replica.id}, PATIENCE)
         self._leave(old)
         return []
 
@@ -362,16 +363,6 @@ class Rollout:
             if keeper.condition.phase != "healthy" or (settle and _ended(keeper))
         ]
 
-    def _await_backend(self, replica: Replica) -> None:
-        """Until the balance too sees a replica as healthy, within reason."""
-
-        def seen() -> bool:
-            backends = self.supervisor.backends().get(replica.service, [])
-            return any(backend.id == replica.id and backend.healthy for backend in backends)
-
-        if replica.port is not None:
-            _poll(seen, PATIENCE)
-
     def _await_balance(self) -> None:
         """Until the balance sees every replica that is healthy, within reason."""
         healthy = [k for k in self.supervisor.all_keepers() if k.condition.phase == "healthy"]
@@ -379,12 +370,7 @@ class Rollout:
         for service in self.supervisor.wanted.services:
             machines = self.supervisor.clusters.backends(service)
             wanted |= {machine.id for machine in machines if not machine.draining}
-
-        def seen() -> bool:
-            backends = [b for group in self.supervisor.backends().values() for b in group]
-            return wanted <= {backend.id for backend in backends if backend.healthy}
-
-        _poll(seen, PATIENCE)
+        self.supervisor.wait_until_seen(wanted, PATIENCE)
 
 
 def _poll(condition: Callable[[], bool], timeout: float) -> None:

@@ -287,6 +287,15 @@ class Supervisor:
         except BazaarError:
             return {}
 
+    def wait_until_seen(self, ids: set[str], timeout: float) -> None:
+        """Wait until the balance, too, sees replicas as healthy, or as long as that is worth."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            backends = [one for group in self.backends().values() for one in group]
+            if ids <= {backend.id for backend in backends if backend.healthy}:
+                return
+            time.sleep(0.02)
+
     def joined_sites(self) -> set[str]:
         """The sites that are there and reached by the front."""
         from bazaar.site import network
