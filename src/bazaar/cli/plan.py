@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bazaar.spec import Bazaar
     from bazaar.spec.resolved import ResolvedBazaar
     from bazaar.up.cluster_request import Request
-    from bazaar.up.cluster_services import Planned
+    from bazaar.up.plan import Planned
 
 SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "destroy": ("-", "red")}
 
@@ -55,10 +55,12 @@ def on_clusters(
     requests: Sequence[Request],
 ) -> Planned:
     """What has to change of the sites that are clusters; those are asked where there are some."""
-    from bazaar.up import cluster_services
+    from bazaar.up.plan import Planned
 
     if not (wanted.clusters or (applied and applied.clusters)):
-        return cluster_services.Planned()
+        return Planned()
+    from bazaar.up import cluster_services
+
     progress = output.Progress()
     try:
         return cluster_services.plan(wanted, applied, secrets, requests, progress.step)

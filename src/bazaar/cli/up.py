@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bazaar.model.container import Image
     from bazaar.spec.resolved import ResolvedBazaar
     from bazaar.up.cluster_request import Request
-    from bazaar.up.cluster_services import Planned
+    from bazaar.up.plan import Planned
 
 
 @click.command(name="up")
@@ -63,9 +63,8 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
         if changes:
             machine.check_places(wanted)
             images = _images(wanted, progress)
-            problems = _bring_about(
-                wanted, current.applied, secrets, requests, images, there, progress
-            )
+            before = current.applied
+            problems = _bring_about(wanted, before, secrets, requests, images, there, progress)
         else:
             problems = []
         problems = [*there.problems, *problems]

@@ -258,9 +258,8 @@ def note_edges(
     listed = client.get(listing("v1", "Service", bazaar), labelSelector=selector) or {}
     for one in listed.get("items", []):
         told = one.get("status", {}).get("loadBalancer", {}).get("ingress", [])
-        if one["spec"]["type"] == "LoadBalancer" and [each["ip"] for each in told] != list(
-            addresses
-        ):
+        same = [each.get("ip") for each in told] == list(addresses)
+        if one["spec"]["type"] == "LoadBalancer" and not same:
             path = f"{listing('v1', 'Service', bazaar)}/{one['metadata']['name']}/status"
             client.merge(path, {"status": {"loadBalancer": {"ingress": ingress}}})
 

@@ -17,7 +17,6 @@ from bazaar.cluster.deployed import Seen
 from bazaar.cluster.workloads import Workload
 from bazaar.errors import BazaarError, ClusterError, EngineError, MissingError
 from bazaar.model.change import Change
-from bazaar.model.record import record
 from bazaar.spec.resolved import ResolvedBazaar, ResolvedService
 from bazaar.up import (
     cluster_access,
@@ -29,21 +28,13 @@ from bazaar.up import (
 )
 from bazaar.up.cluster_access import client
 from bazaar.up.cluster_request import Request
+from bazaar.up.plan import Planned
 
 if TYPE_CHECKING:
     from bazaar.model.container import Image
 
 Progress = Callable[[str], None]
 Secrets = Mapping[str, Mapping[str, str]]
-
-
-@record
-class Planned:
-    """What is to be done on clusters, and what cannot be, for the time being."""
-
-    changes: Sequence[Change] = ()
-    lost: Sequence[str] = ()  # sites whose API does not answer: nothing is done there
-    problems: Sequence[str] = ()
 
 
 def workload(bazaar: str, service: ResolvedService, secrets: Mapping[str, str]) -> Workload:

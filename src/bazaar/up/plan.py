@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bazaar.model.change import Change
@@ -25,6 +25,15 @@ class Current:
     supervised: bool = False
     guarded: bool = False  # somebody would start the supervisor again
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to be done on clusters, and what cannot be, for the time being."""
+
+    changes: Sequence[Change] = ()
+    lost: Sequence[str] = ()  # sites whose API does not answer: nothing is done there
+    problems: Sequence[str] = ()
 
 
 def plan(
