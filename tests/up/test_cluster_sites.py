@@ -153,6 +153,11 @@ def test_it_is_known_again_and_believed_for_a_while(api: Api, state: Path, monke
         sites.load()
         assert [one.id for one in sites.backends(WEB)] == ["web/paris/n1"]
         api.stop()
+        blind = ClusterSites("x", lambda: True)
+        blind.load()
+        hosts = [(one.address, one.draining) for one in blind.backends(WEB)]
+        blind.end()
+        assert hosts == [("10.1.0.1", False), ("10.1.0.2", False)]
         until(lambda: sites.joined() == set())
         (row,) = sites.rows(WEB, [])
         assert not row["healthy"] and "its API does not answer" in row["problem"]

@@ -23,6 +23,7 @@ from bazaar.spec.resolved import ResolvedService
 
 PAUSE = 0.5  # seconds between two looks
 STALE = 10.0  # seconds after which what was seen last is believed no more
+FIRST = 3.0  # seconds that are waited for the first looks
 
 
 def to_json(seen: Seen) -> dict[str, Any]:
@@ -85,6 +86,9 @@ class ClusterSites:
         self._watches = {
             site: _Watch(self._bazaar, seen, self._on_change) for site, seen in known.items()
         }
+        deadline = time.monotonic() + FIRST
+        for watch in self._watches.values():
+            watch.looked.wait(deadline - time.monotonic())
 
     def hosts(self) -> list[str]:
         """The addresses of all clusters' machines."""
@@ -108,6 +112,12 @@ class ClusterSites:
             watch = self._watches.get(site)
             port = watch.seen.ports.get(service.name) if watch else None
             if watch is None or port is None:
+                continue
+            if not watch.seen_once:  # all of them: the balance's own checks tell who has pods
+                found += [
+                    Backend(_id(service.name, site, host), site, host, port)
+                    for host in watch.seen.hosts
+                ]
                 continue
             counts: dict[tuple[str, str], int] = {}
             for pod in watch.pods:
@@ -143,12 +153,13 @@ class _Watch:
         self.seen = seen
         self.pods: tuple[Pod, ...] = ()
         self.problem = ""
+        self.seen_once = False
+        self.looked = threading.Event()  # for the first time, whatever came of it
         self._bazaar = bazaar
         self._on_change = on_change
         self._ended = threading.Event()
-        self._looked = time.monotonic()
+        self._last = time.monotonic()
         self._client = Client(seen.access, timeout=5)
-        self._look()
         threading.Thread(target=self._run, name=seen.access.cluster, daemon=True).start()
 
     def end(self) -> None:
@@ -156,26 +167,29 @@ class _Watch:
 
     def _run(self) -> None:
         known: object = None
-        while not self._ended.wait(PAUSE):
+        while not self._ended.is_set():
             self._look()
-            if (shape := self._shape()) == known:
-                continue
-            with contextlib.suppress(BazaarError):
-                if self._on_change():
-                    known = shape
+            self.looked.set()
+            if (shape := self._shape()) != known and not self._ended.is_set():
+                with contextlib.suppress(BazaarError):
+                    if self._on_change():
+                        known = shape
+            self._ended.wait(PAUSE)
         self._client.close()
 
     def _look(self) -> None:
         try:
             self.pods = tuple(pods(self._client, self._bazaar))
-            self._looked, self.problem = time.monotonic(), ""
+            self._last, self.problem, self.seen_once = time.monotonic(), "", True
         except BazaarError as error:
             # Its pods go on without the API: what was seen is true until it is too old.
-            if not self.pods or time.monotonic() - self._looked > STALE:
+            if not self.pods or time.monotonic() - self._last > STALE:
                 self.problem = error.message
 
-    def _shape(self) -> list[tuple[str, str, bool]]:
-        return [(pod.service, pod.node, pod.ready and not pod.leaving) for pod in self.pods]
+    def _shape(self) -> object:
+        """What the balance depends on."""
+        pods = [(pod.service, pod.node, pod.ready and not pod.leaving) for pod in self.pods]
+        return self.seen_once, pods
 
 
 def _id(service: str, site: str, node: str) -> str:
