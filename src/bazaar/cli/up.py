@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bazaar.up.plan import Planned
 
 
+PATIENCE = 3.0  # seconds that what is not healthy at the end is waited for
+
+
 @click.command(name="up")
 @click.argument("file", required=False)
 @click.option(
@@ -180,6 +183,11 @@ def _report(
     from bazaar.up import client
 
     status = client.call(bazaar, "status")
+    deadline = time.monotonic() + PATIENCE
+    # What an `up` that was killed began may have come just now.
+    while not problems and _unhealthy(status) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        status = client.call(bazaar, "status")
     status["missing"] = missing
     took = time.monotonic() - began
     if as_json:
