@@ -47,7 +47,6 @@ def pod(name: str, node: str, *, ready: bool = True, **metadata: Any) -> dict[st
         "spec": {"nodeName": node, "runtimeClassName": "gvisor"},
         "status": {
             "phase": "Running",
-            "hostIP": f"10.1.0.{node[1:]}",
             "podIP": "10.244.0.9",
             "conditions": [condition],
             "containerStatuses": [{"restartCount": 1, "state": {"running": {}}}],
@@ -60,7 +59,7 @@ def seen(api: Api) -> Seen:
     authority = api.keys["authorities"]["ca"]["certificate"]
     url = f"https://127.0.0.1:{api.port}"
     whole = Access("x-paris", (url,), authority, pair["certificate"], pair["key"])
-    return Seen(whole, ("10.1.0.1", "10.1.0.2"), {"web": 31000})
+    return Seen(whole, {"n1": "10.1.0.1", "n2": "10.1.0.2"}, {"web": 31000})
 
 
 def tell(api: Api, *pods: dict[str, Any]) -> None:

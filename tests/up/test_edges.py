@@ -52,7 +52,8 @@ PORTS = {"paris": {"web": 30001, "quiet": 30002, "inside": 30003}, "rome": {"web
 @pytest.fixture
 def clusters(state: Path) -> None:
     store.save(replace(cluster(3, 2), name="x-paris"), local=False)
-    node = Node("r1", Machine("r1", "10.2.0.11"), True, 0)
+    # Its machine has an address inside and another one outside.
+    node = Node("r1", Machine("r1", "10.2.0.11"), True, 0, address="192.168.7.11")
     store.save(replace(cluster(1), name="x-rome", nodes=(node,)), local=False)
 
 
@@ -75,7 +76,9 @@ def test_two_machines_of_each_are_edges_with_their_own_pods_first(clusters: None
     # A machine without pods of it is not asked, even where a service has no check of its own.
     assert " check " in servers["quiet:paris:w1"]
     rome = found["rome"]["r1"]["haproxy.cfg"]
-    assert "server web:rome:r1 10.2.0.11:31001 check" in rome
+    assert "bind 192.168.7.11:8080\n" in rome
+    assert "server web:rome:r1 192.168.7.11:31001 check" in rome
+    assert "10.2.0.11:31001 check" in servers["web:rome:r1"]
     backups = [line for line in rome.splitlines() if " backup " in line]
     assert len(backups) == 4
 

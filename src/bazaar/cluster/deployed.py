@@ -44,7 +44,6 @@ class Pod:
     name: str
     service: str
     node: str
-    host: str  # the machine's address
     address: str  # its own
     ready: bool
     leaving: bool  # it was told to end
@@ -59,7 +58,7 @@ class Seen:
     """What a bazaar's supervisor needs to know of a cluster, to balance over it."""
 
     access: Access
-    hosts: Sequence[str]  # the addresses of all machines that run pods
+    hosts: Mapping[str, str]  # the addresses of all machines, as seen from here, by their names
     ports: Mapping[str, int]  # of each of them, by the service that it leads to
     edges: Sequence[str] = ()  # the addresses of those that the world is let in by
 
@@ -295,7 +294,6 @@ def _pod(one: Mapping[str, Any]) -> Pod:
         name=metadata["name"],
         service=metadata["labels"].get(SERVICE, ""),
         node=spec.get("nodeName", ""),
-        host=status.get("hostIP", ""),
         address=status.get("podIP", ""),
         ready=ready.get("status") == "True",
         leaving="deletionTimestamp" in metadata,

@@ -44,6 +44,14 @@ class Node:
         return self.address or self.machine.address
 
     @property
+    def outside(self) -> str:
+        """Where those reach it who are of no machine of the cluster: a name is not resolved."""
+        try:
+            return str(IPv4Address(self.machine.address))
+        except ValueError:
+            return self.ip
+
+    @property
     def bears(self) -> bool:
         """Whether the cluster rests on it: a worker can be done without for a while."""
         return self.control_plane or self.etcd

@@ -213,7 +213,7 @@ def _seen(cluster: str, bazaar: str, there: Client, user: str) -> Seen:
     known = cluster_request.known(cluster)
     keys = store.keys(known, store=True)
     pair = pki.issued(pki.Request("supervisor", "ca", user), keys)
-    hosts = tuple(node.ip for node in known.members)
+    hosts = {node.name: node.outside for node in known.members}
     return Seen(cluster_access.access(cluster, pair), hosts, deployed.ports(there, bazaar))
 
 

@@ -32,7 +32,7 @@ def to_json(seen: Seen) -> dict[str, Any]:
     access |= {"certificate": seen.access.certificate, "key": seen.access.key}
     return {
         "access": access | {"servers": list(seen.access.servers)},
-        "hosts": list(seen.hosts),
+        "hosts": dict(seen.hosts),
         "ports": dict(seen.ports),
         "edges": list(seen.edges),
     }
@@ -42,8 +42,7 @@ def from_json(value: Any) -> Seen:
     """Read back what `to_json` wrote. Raises StateError where it is something else."""
     try:
         access = Access(**value["access"])
-        hosts, edges = tuple(value["hosts"]), tuple(value["edges"])
-        return Seen(access, hosts, dict(value["ports"]), edges)
+        return Seen(access, dict(value["hosts"]), dict(value["ports"]), tuple(value["edges"]))
     except (TypeError, KeyError, ValueError) as error:
         raise StateError(f"what is stored of a cluster is of no known form: {error!r}") from error
 
@@ -92,7 +91,8 @@ class ClusterSites:
 
     def hosts(self) -> list[str]:
         """The addresses of all clusters' machines."""
-        return sorted({host for watch in self._watches.values() for host in watch.seen.hosts})
+        every = (host for watch in self._watches.values() for host in watch.seen.hosts.values())
+        return sorted(set(every))
 
     def published(self, service: ResolvedService) -> list[str]:
         """Where the world is let in to a service: at the edges of all clusters."""
@@ -115,19 +115,18 @@ class ClusterSites:
                 continue
             if not watch.seen_once:  # all of them: the balance's own checks tell who has pods
                 found += [
-                    Backend(_id(service.name, site, host), site, host, port)
-                    for host in watch.seen.hosts
+                    Backend(_id(service.name, site, node), site, host, port)
+                    for node, host in watch.seen.hosts.items()
                 ]
                 continue
-            counts: dict[tuple[str, str], int] = {}
+            counts: dict[str, int] = {}
             for pod in watch.pods:
-                if pod.service == service.name and pod.host:
-                    key = (pod.node, pod.host)
-                    counts[key] = counts.get(key, 0) + (pod.ready and not pod.leaving)
-            found += [
-                Backend(_id(service.name, site, node), site, host, port, count == 0, max(1, count))
-                for (node, host), count in sorted(counts.items())
-            ]
+                if pod.service == service.name and pod.node in watch.seen.hosts:
+                    more = pod.ready and not pod.leaving
+                    counts[pod.node] = counts.get(pod.node, 0) + more
+            for node, count in sorted(counts.items()):
+                name, host = _id(service.name, site, node), watch.seen.hosts[node]
+                found.append(Backend(name, site, host, port, count == 0, max(1, count)))
         return found
 
     def rows(self, service: ResolvedService, backends: list[BackendStatus]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def files(wanted: ResolvedBazaar, ports: Ports) -> dict[str, Files]:
     first = services[0].publish[0].port
     known = {site: cluster_request.known(wanted.clusters[site]) for site in ports}
     edges = {site: machines.machines(cluster) for site, cluster in known.items()}
-    everywhere = [(node.ip, first) for site in edges for node in edges[site]]
+    everywhere = [(node.outside, first) for site in edges for node in edges[site]]
     names = Names(wanted.domain, [one.name for one in services]) if wanted.domain else None
     certificates = {
         service.name: Path(service.certificate).read_text()
@@ -72,7 +72,8 @@ def _shield(wanted: ResolvedBazaar, known: Mapping[str, Cluster], ports: Ports) 
     served |= {port for each in ports.values() for port in each.values()}
     served |= {KUBELET, *(cluster.api_port for cluster in known.values())}
     served |= {node.machine.port for cluster in known.values() for node in cluster.nodes}
-    inside = [node.ip for cluster in known.values() for node in cluster.nodes]
+    nodes = [node for cluster in known.values() for node in cluster.nodes]
+    inside = [address for node in nodes for address in (node.ip, node.outside)]
     inside += [cluster.pod_ranges[0] for cluster in known.values()]
     options = ["--rate", f"{shield.rate:g}/s", "--burst", str(shield.burst)]
     options += ["--block-for", f"{shield.block_seconds:g}s"]
@@ -95,7 +96,12 @@ def _front(
             continue
         cluster = cluster_request.known(wanted.clusters[one])
         backends += [
-            Backend(f"{service.name}/{one}/{node.name}", one, node.ip, port)
+            Backend(
+                f"{service.name}/{one}/{node.name}",
+                one,
+                node.ip if one == site else node.outside,
+                port,
+            )
             for node in cluster.workers or cluster.members
         ]
     # A machine without pods of it does not answer: without a check it would be asked all the same.
@@ -172,7 +178,7 @@ def _apply(
         machines.install(cluster, wanted.name, changed, cluster_agent.folder, progress)
     if gone := [node for node in known if node not in content]:
         machines.remove(cluster, wanted.name, gone, cluster_agent.folder, progress)
-    addresses = tuple(node.ip for node in cluster.members if node.name in content)
+    addresses = tuple(node.outside for node in cluster.members if node.name in content)
     if known or content:
         deployed.note_edges(there, wanted.name, digests, addresses)
     return addresses

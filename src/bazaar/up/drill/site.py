@@ -93,7 +93,7 @@ def _machines(bazaar: str, site: str) -> list[str]:
     from bazaar.up import cluster_sites
 
     known = cluster_sites.stored(bazaar)
-    return list(known[site].hosts) if site in known else []
+    return list(known[site].hosts.values()) if site in known else []
 
 
 def _cut(bazaar: str, site: str) -> None:
