@@ -35,6 +35,7 @@ FULL = Workload(
     alone=True,
 )
 PLAIN = Workload("fosdem", "web", "deb://bookworm?packages=apache2", own_kernel=False)
+TWICE = replace(PLAIN, name="twice", replicas=2)
 
 
 def test_a_service_with_everything_and_one_with_nothing():
@@ -45,6 +46,7 @@ def test_a_service_with_everything_and_one_with_nothing():
         *workloads.claims(FULL),
         *(workloads.settled(one, made) for one in workloads.objects(FULL)),
         *(workloads.settled(one, Made("web:1")) for one in workloads.objects(PLAIN)),
+        *(one for one in workloads.objects(TWICE) if one["kind"] != "Deployment"),
     ]
     compare("services.yaml", yaml.safe_dump_all(objects, sort_keys=False))
 

@@ -27,6 +27,7 @@ KINDS = (
     ("v1", "Service"),
     ("apps/v1", "Deployment"),
     ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
 )
 CLAIM = ("v1", "PersistentVolumeClaim")
 # A pod that is to go serves on while balancers hear of it, then has as long as docker gives it.
@@ -139,6 +140,8 @@ def objects(workload: Workload) -> list[dict[str, Any]]:
     found.append(_made(workload, "apps/v1", "Deployment", {"spec": _deployment(workload)}))
     if workload.port is not None:
         found += [_service(workload, workload.port), _policy(workload, workload.port)]
+    if workload.replicas > 1 and not workload.alone:
+        found.append(_budget(workload))
     digest = digest_of(found)
     for one in found:
         one["metadata"]["annotations"] = {DIGEST: digest}
@@ -319,3 +322,9 @@ def _policy(workload: Workload, port: int) -> dict[str, Any]:
         "ingress": [{"ports": [{"port": port, "protocol": "TCP"}]}],
     }
     return _made(workload, "networking.k8s.io/v1", "NetworkPolicy", {"spec": spec})
+
+
+def _budget(workload: Workload) -> dict[str, Any]:
+    """A machine that is drained, as for an upgrade, takes one pod after the other."""
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _labels(workload)}}
+    return _made(workload, "policy/v1", "PodDisruptionBudget", {"spec": spec})
