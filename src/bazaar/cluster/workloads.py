@@ -326,5 +326,9 @@ def _policy(workload: Workload, port: int) -> dict[str, Any]:
 
 def _budget(workload: Workload) -> dict[str, Any]:
     """A machine that is drained, as for an upgrade, takes one pod after the other."""
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _labels(workload)}}
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": _labels(workload)},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",  # what does not work holds up nobody
+    }
     return _made(workload, "policy/v1", "PodDisruptionBudget", {"spec": spec})
