@@ -146,6 +146,7 @@ esac
     script = manifests_script(ApiPlan(digest, text), here)
     script = script.replace(here.program("kubectl"), str(kubectl))
     script = script.replace("/var/lib/bazaar-node", str(tmp_path))
+    script = script.replace("/run/bazaar-node.lock", str(tmp_path / "lock"))
     subprocess.run(["sh"], input=script, text=True, check=True, timeout=30)
     calls = (tmp_path / "calls").read_text().splitlines()
     deleted = [line.partition(" delete ")[2] for line in calls if " delete " in line]
@@ -154,7 +155,7 @@ esac
         "Gone.v1.x.io big --ignore-not-found --wait=false",
     ]
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"kubectl", "calls", "asked", "said"}
+    assert left == {"kubectl", "calls", "asked", "said", "lock"}
 
 
 def test_a_mirror_s_change_starts_nothing_again_and_a_proxy_s_does():
