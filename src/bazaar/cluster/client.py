@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
-from bazaar.errors import ClusterError, MissingError
+from bazaar.errors import ClusterError
 from bazaar.model.record import record
 
 MANAGER = "bazaar"  # the field manager of what we apply
@@ -138,8 +138,7 @@ class Client:
             return cast("dict[str, Any]", found)
         said = cast("dict[str, Any]", found).get("message") if isinstance(found, dict) else ""
         message = str(said or f"status {status}")
-        kind = MissingError if status == 404 else ClusterError
-        raise kind(f"cluster {self.cluster}: {method} {path.partition('?')[0]}: {message}")
+        raise ClusterError(f"cluster {self.cluster}: {method} {path.partition('?')[0]}: {message}")
 
 
 def place(wanted: Mapping[str, Any]) -> str:

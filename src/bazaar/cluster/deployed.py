@@ -179,25 +179,25 @@ def _settled(client: Client, workload: Workload, progress: Progress) -> str | No
         whole = [*counts, status.get("replicas", 0)] == [workload.replicas] * 3
         if seen and whole:
             return None
-        hopeless = time.monotonic() <= deadline
-        if seen and (why := _failure(client, workload, now, hopeless=hopeless)):
+        late = time.monotonic() > deadline
+        if seen and (why := _failure(client, workload, now, late=late)):
             return why
-        if not hopeless:
+        if late:
             return "not healthy in time"
         progress(f"{client.cluster}: waiting for {workload.name}")
         time.sleep(0.2)
 
 
 def _failure(
-    client: Client, workload: Workload, deployment: Mapping[str, Any], *, hopeless: bool
+    client: Client, workload: Workload, deployment: Mapping[str, Any], *, late: bool
 ) -> str:
-    """Why new pods of a service are not ready; ``hopeless``: only what waiting does not mend."""
+    """Why new pods of a service are not ready; until it is ``late``, what no waiting mends."""
     newest = _replica_set(client, workload, deployment)
     for pod in pods(client, workload.bazaar, workload.name):
         if not newest or not pod.name.startswith(f"{newest['metadata']['name']}-"):
             continue  # of an earlier version, which may have failed
         lost = pod.restarts >= _HOPELESS or any(word in pod.problem for word in _NEVER)
-        if pod.problem and not pod.ready and (lost or not hopeless):
+        if pod.problem and not pod.ready and (lost or late):
             return f"{pod.name} on {pod.node or 'no machine'}: {pod.problem}" + _words(
                 client, workload.bazaar, pod.name
             )

@@ -12,14 +12,13 @@ from bazaar.up import cluster_request
 
 def client(cluster: str) -> Client:
     """Who administers a cluster, as a client of its API. Raises MissingError, ClusterError."""
-    known = cluster_request.known(cluster)
-    return Client(access(cluster, store.keys(known, store=True)["pairs"]["/admin"]))
+    keys = store.keys(cluster_request.known(cluster), store=True)
+    return Client(access(cluster, keys, keys["pairs"]["/admin"]))
 
 
-def access(cluster: str, pair: Mapping[str, Any]) -> Access:
-    """What somebody with a certificate needs to ask a cluster's API."""
+def access(cluster: str, keys: Mapping[str, Any], pair: Mapping[str, Any]) -> Access:
+    """What somebody with a certificate needs to ask a cluster's API; ``keys`` are the cluster's."""
     known = cluster_request.known(cluster)
-    keys = store.keys(known, store=True)
     hosts = [known.endpoint] if known.endpoint else []
     hosts += [node.machine.address for node in known.control_planes]
     servers = tuple(f"https://{host}:{known.api_port}" for host in dict.fromkeys(hosts))

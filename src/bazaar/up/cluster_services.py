@@ -214,7 +214,7 @@ def _seen(cluster: str, bazaar: str, there: Client, user: str) -> Seen:
     keys = store.keys(known, store=True)
     pair = pki.issued(pki.Request("supervisor", "ca", user), keys)
     hosts = {node.name: node.outside for node in known.members}
-    return Seen(cluster_access.access(cluster, pair), hosts, deployed.ports(there, bazaar))
+    return Seen(cluster_access.access(cluster, keys, pair), hosts, deployed.ports(there, bazaar))
 
 
 def _user(service: ResolvedService, image: Image) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from bazaar.cluster.deployed import Pod, Seen, pods
 from bazaar.errors import BazaarError, StateError
 from bazaar.host import paths
 from bazaar.host.files import read_json, write_json
+from bazaar.model.record import names
 from bazaar.model.site import Backend, BackendStatus
 from bazaar.spec.resolved import ResolvedService
 
@@ -28,10 +29,8 @@ FIRST = 3.0  # seconds that are waited for the first looks
 
 def to_json(seen: Seen) -> dict[str, Any]:
     """As `up` hands it to the supervisor, and as that stores it."""
-    access = {name: getattr(seen.access, name) for name in ("cluster", "authority")}
-    access |= {"certificate": seen.access.certificate, "key": seen.access.key}
     return {
-        "access": access | {"servers": list(seen.access.servers)},
+        "access": {name: getattr(seen.access, name) for name in names(seen.access)},
         "hosts": dict(seen.hosts),
         "ports": dict(seen.ports),
         "edges": list(seen.edges),

@@ -44,7 +44,10 @@ def place(site: str, pods: Sequence[str], bazaar: str | None) -> Place:
     known = cluster_sites.stored(name)
     if site not in known:
         there = f"those of {name} are {', '.join(known)}" if known else f"{name} has none"
-        raise UsageError(f"there is no site {site} that is a cluster: {there}")
+        raise UsageError(
+            f"there is no site {site} that is a cluster: {there}",
+            hint="without --site it is about this machine",
+        )
     cluster = cluster_request.known(known[site].access.cluster)
     if not pods:
         return Place(cluster.name, cluster.members)

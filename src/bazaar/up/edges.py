@@ -129,17 +129,14 @@ def plan(wanted: ResolvedBazaar, lost: Sequence[str]) -> list[Change]:
         for site in wanted.clusters
         if site not in there and published(wanted)
     ]
-    ports = {
-        site: deployed.ports(client(name), wanted.name)
-        for site, name in there.items()
-        if site not in lost
-    }
+    clients = {site: client(name) for site, name in there.items() if site not in lost}
+    ports = {site: deployed.ports(one, wanted.name) for site, one in clients.items()}
     kept = cluster_sites.stored(wanted.name)
     ports |= {site: kept[site].ports for site in lost if site in kept}
     for site, content in files(wanted, ports).items():
         if site in lost:
             continue
-        known = deployed.edges(client(there[site]), wanted.name)
+        known = deployed.edges(clients[site], wanted.name)
         for node, each in content.items():
             before = known.pop(node, None)
             if before != machines.digest(each):
