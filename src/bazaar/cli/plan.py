@@ -43,9 +43,10 @@ def command(file: str | None, output: str) -> int:
         print_json({"bazaar": wanted.name, "changes": [asdict(change) for change in changes]})
     else:
         show(wanted, changes, sys.stdout)
-    for problem in planned.problems:
+    problems = [*planned.problems, *planned.lost.values()]
+    for problem in problems:
         print(f"bazaar: {problem}", file=sys.stderr)
-    return 1 if planned.problems else 0
+    return 1 if problems else 0
 
 
 def on_clusters(

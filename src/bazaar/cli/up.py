@@ -69,8 +69,7 @@ def run(file: str | None, *, as_json: bool, wanted: ResolvedBazaar | None = None
             before = current.applied
             problems = _bring_about(wanted, before, secrets, requests, images, there, progress)
         else:
-            problems = []
-        problems = [*there.problems, *problems]
+            problems = [*there.problems, *there.lost.values()]
     return _report(wanted.name, problems, missing, began, changed=bool(changes), as_json=as_json)
 
 
@@ -94,7 +93,7 @@ def _bring_about(
     progress.clear()
     problems += _apply(wanted, secrets, known, progress)
     if not problems:
-        cluster_services.clear(wanted, applied, planned.lost, progress.step)
+        cluster_services.clear(wanted, applied, progress.step)
         progress.clear()
     return problems
 

@@ -171,6 +171,7 @@ def _taken_back(client: Client, workload: Workload, found: Found) -> bool:
 def _settled(client: Client, workload: Workload, progress: Progress) -> str | None:
     path = listing("apps/v1", "Deployment", workload.bazaar) + f"/{workload.name}"
     deadline = time.monotonic() + workload.health.start_period + PATIENCE
+    progress(f"{client.cluster}: waiting for {workload.name}")
     while True:
         now = client.get(path) or {}
         status, metadata = now.get("status", {}), now.get("metadata", {})
@@ -184,7 +185,6 @@ def _settled(client: Client, workload: Workload, progress: Progress) -> str | No
             return why
         if late:
             return "not healthy in time"
-        progress(f"{client.cluster}: waiting for {workload.name}")
         time.sleep(0.2)
 
 

@@ -84,7 +84,7 @@ def plan(
     """What has to change of clusters and on them; those that are not there yet get all of it."""
     changes: list[Change] = []
     problems: list[str] = []
-    lost: list[str] = []
+    lost: dict[str, str] = {}
     sites = {cluster: site for site, cluster in wanted.clusters.items()}
     for cluster, found in clusters.plan_all(requests, progress).items():
         if isinstance(found, BazaarError):
@@ -97,12 +97,11 @@ def plan(
             try:
                 changes += work.result()
             except ClusterError as error:
-                problems.append(error.message)
-                lost.append(site)
+                lost[site] = error.message
     changes += edges.plan(wanted, lost)
     for site, cluster in _left(wanted, applied).items():
         changes.append(Change("destroy", "site", site, f"its services leave {cluster}"))
-    return Planned(changes, tuple(lost), tuple(problems))
+    return Planned(changes, lost, tuple(problems))
 
 
 def _left(wanted: ResolvedBazaar, applied: ResolvedBazaar | None) -> dict[str, str]:
@@ -139,22 +138,24 @@ def apply(
     wanted: ResolvedBazaar,
     secrets: Secrets,
     requests: Sequence[Request],
-    lost: Sequence[str],
+    lost: Mapping[str, str],
     images: Mapping[str, Image],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make the clusters, and bring services to them: what is to be known of them, what failed.
 
-    ``images`` are those of this machine, by reference. A site that fails stops no other; those
-    that are ``lost`` are left as they are.
+    ``images`` are those of this machine, by reference. A site that fails stops no other; one
+    that is ``lost``, for the reason given, is left as it is where its cluster cannot be mended.
     """
     # Of one that cannot be reached now, what is known of it stays.
     kept = cluster_sites.stored(wanted.name)
     known = {site: seen for site, seen in kept.items() if site in wanted.clusters}
     problems: list[str] = []
-    left = [wanted.clusters[site] for site in lost]
-    made = clusters.apply_all([one for one in requests if one.name not in left], progress)
+    made = clusters.apply_all(requests, progress)
     problems += [str(one) for one in made.values() if isinstance(one, BazaarError)]
+    mended = [name for name, one in made.items() if not isinstance(one, BazaarError)]
+    lost = {site: why for site, why in lost.items() if wanted.clusters[site] not in mended}
+    problems += lost.values()
     with ThreadPoolExecutor(max_workers=8) as pool:
         begun = {
             site: pool.submit(_apply, wanted, site, secrets, images, progress)
@@ -234,16 +235,9 @@ def _user(service: ResolvedService, image: Image) -> tuple[int, int] | None:
     raise MissingError(f"{service.name}: {problem.message if problem else 'no such user'}")
 
 
-def clear(
-    wanted: ResolvedBazaar,
-    applied: ResolvedBazaar | None,
-    lost: Sequence[str],
-    progress: Progress,
-) -> None:
+def clear(wanted: ResolvedBazaar, applied: ResolvedBazaar | None, progress: Progress) -> None:
     """Take away, once nothing leads there any more, what is not wanted on clusters any more."""
     for site, cluster in wanted.clusters.items():
-        if site in lost or cluster not in store.names():
-            continue
         there = client(cluster)
         found = deployed.look(there, wanted.name)
         names = [service.name for service in on(wanted, site)]

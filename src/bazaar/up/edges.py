@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from bazaar.cluster import deployed, store
@@ -121,7 +121,7 @@ def _front(
     )
 
 
-def plan(wanted: ResolvedBazaar, lost: Sequence[str]) -> list[Change]:
+def plan(wanted: ResolvedBazaar, lost: Collection[str]) -> list[Change]:
     """Which machines become edges, change as such, or are none any more; not of ``lost`` sites."""
     there = {site: name for site, name in wanted.clusters.items() if name in store.names()}
     changes = [
@@ -147,7 +147,7 @@ def plan(wanted: ResolvedBazaar, lost: Sequence[str]) -> list[Change]:
 
 
 def apply(
-    wanted: ResolvedBazaar, seen: Mapping[str, Seen], lost: Sequence[str], progress: Progress
+    wanted: ResolvedBazaar, seen: Mapping[str, Seen], lost: Collection[str], progress: Progress
 ) -> tuple[dict[str, Seen], list[str]]:
     """Make edges as they are to be; what is known of the clusters then, and what failed."""
     found = dict(seen)

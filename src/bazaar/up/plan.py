@@ -32,8 +32,8 @@ class Planned:
     """What is to be done on clusters, and what cannot be, for the time being."""
 
     changes: Sequence[Change] = ()
-    lost: Sequence[str] = ()  # sites whose API does not answer: nothing is done there
-    problems: Sequence[str] = ()
+    lost: Mapping[str, str] = field(default_factory=dict[str, str])  # sites without an API, and why
+    problems: Sequence[str] = ()  # of clusters' machines
 
 
 def plan(
